@@ -1,0 +1,1 @@
+"""Benchmarks of gpuzarr against what people use today; ``python -m benchmarks --help``, method in docs/benchmarks.md."""

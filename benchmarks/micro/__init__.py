@@ -1,0 +1,1 @@
+"""Micro-benchmarks: ``python -m pytest benchmarks/micro``; compare runs with pytest-benchmark's ``--benchmark-compare``."""

@@ -1,0 +1,526 @@
+"""Decoding the chunks of a wave: one copy of the arena, one batch per algorithm, one look at the statuses, then the filters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+
+import numpy as np
+import numpy.typing as npt
+
+from gpuzarr.codecs.batch import MAX_STREAM_NBYTES, Status
+from gpuzarr.codecs.chunk_set import ChunkLabel
+from gpuzarr.codecs.decode_plan import batches, decode_on_host, realigned, verify_stored
+from gpuzarr.codecs.stream_plan import StoredChunks, StreamPlan, plan_streams
+from gpuzarr.codecs.tables import Algorithm, ChecksumKind, FilterKind, FilterTable
+from gpuzarr.device.memory_pool import Lease, PinnedPool
+from gpuzarr.device.runtime import Bytes, DeviceBuffer, Runtime, Stream
+from gpuzarr.device.wave_fetch import FetchedChunk, Slot
+from gpuzarr.device.wave_tables import PackedTables, TablePack
+from gpuzarr.kernels import launch as launches
+from gpuzarr.kernels import tables as kernel_tables
+from gpuzarr.kernels.launch import Launch
+
+__all__ = ["ChunkMemory", "DecodedWave", "decode"]
+
+Int64Array = npt.NDArray[np.int64]
+BoolArray = npt.NDArray[np.bool_]
+Queued = Callable[[PackedTables], None]
+"""Work that can be queued once the tables are on the device."""
+
+ALIGNMENT = 16
+FEW_STREAMS = 16
+HUGE_NBYTES = 16 << 20
+
+
+@dataclass(eq=False)
+class ChunkMemory:
+    """Device memory that holds chunks; keeps the stream that frees it behind its readers."""
+
+    buffer: DeviceBuffer
+    stream: Stream
+
+
+@dataclass(eq=False)
+class DecodedWave:
+    """Chunks in device memory, in the order given, once the stream is done.
+
+    Attributes
+    ----------
+    slots
+        Where they are.
+    streams, on_host, retried
+        Streams that batches decoded; chunks that the host decoded because the plan says so, or because a batch failed.
+    nbytes
+        Decoded bytes.
+    stored
+        The stored bytes, of which some chunks are gathered as they are.
+    """
+
+    slots: list[Slot]
+    streams: int = 0
+    on_host: int = 0
+    retried: int = 0
+    nbytes: int = 0
+    stored: ChunkMemory | None = None
+    leases: list[Lease] = field(default_factory=list)
+    tables: list[PackedTables] = field(default_factory=list)
+
+    def release(self) -> None:
+        """Give back what the stream has done with."""
+        for lease in self.leases:
+            lease.release()
+        for table in self.tables:
+            table.release()
+        self.leases.clear()
+        self.tables.clear()
+
+
+@dataclass(frozen=True, eq=False)
+class _Layout:
+    """Chunks as entries of a stream plan: a whole chunk is one, a chunk in parts several.
+
+    `owner` gives the chunk of each entry, `dst` the entry's place in the output arena, `start` that of each chunk.
+    """
+
+    owner: Int64Array
+    dst: Int64Array
+    start: Int64Array
+    nbytes: int
+
+
+def decode(
+    chunks: Sequence[FetchedChunk],
+    arena: Bytes,
+    runtime: Runtime,
+    pool: PinnedPool,
+    stream: Stream,
+    run_all: Callable[[list[Callable[[], None]]], None],
+) -> DecodedWave:
+    """Decode fetched chunks into device memory.
+
+    Parameters
+    ----------
+    chunks
+        Of one wave.
+    arena
+        Their stored bytes, page-locked; must stay until the stream is done.
+    run_all
+        Runs functions, at once if it can, and waits for all of them.
+
+    Raises
+    ------
+    ChunkError
+        The first chunk that the host cannot decode either.
+    DeviceMemoryError
+        There is too little memory for all of them; nothing is kept.
+    """
+    arena, first = _hull(chunks, arena)
+    plan, layout = _plan(chunks, arena, first)
+    verify_stored(plan)
+    host = _host_entries(plan, runtime)
+    as_stored = _as_stored(plan, layout) & ~host
+    plan, layout = _without(plan, layout, as_stored)
+    wave = DecodedWave([], nbytes=layout.nbytes)
+    try:
+        out = runtime.allocate(max(layout.nbytes, 1), stream)
+        memory = ChunkMemory(out, stream)
+        failed = np.zeros(len(plan), np.bool_)
+        if not host.all():
+            failed = _run_batches(plan, arena, host, as_stored, out, runtime, pool, stream, wave)
+        _decode_on_host(plan, layout, host | failed, out, runtime, pool, stream, wave, run_all)
+        _upload_decoded(chunks, layout, out, runtime, pool, stream, wave)
+        keep = ~(host | failed)
+        final = _filter(plan, layout, keep, out, runtime, pool, stream, wave)
+        wave.on_host = int(host.sum()) + sum(chunk.decoded is not None for chunk in chunks)
+        wave.retried = int(failed.sum())
+        other = None if final is None else ChunkMemory(final[0], stream)
+        moved = np.zeros(len(chunks), np.bool_) if final is None else final[1]
+        for start, is_moved in zip(layout.start.tolist(), moved.tolist(), strict=True):
+            where = other if is_moved and other is not None else memory
+            wave.slots.append(Slot(where.buffer.address + start, where))
+        if wave.stored is not None:
+            for entry in np.flatnonzero(as_stored).tolist():
+                offset = int(plan.chunks.start[entry])
+                wave.slots[int(layout.owner[entry])] = Slot(wave.stored.buffer.address + offset, wave.stored)
+    except BaseException:
+        stream.synchronize()
+        wave.release()
+        raise
+    return wave
+
+
+def _hull(chunks: Sequence[FetchedChunk], arena: Bytes) -> tuple[Bytes, int]:
+    """The part of the arena that holds the chunks, and where it begins."""
+    spans = [(part.offset, part.offset + part.stored_nbytes) for chunk in chunks for part in chunk.parts]
+    if not spans:
+        return arena[:0], 0
+    first = min(start for start, _ in spans)
+    return arena[first : max(stop for _, stop in spans)], first
+
+
+def _plan(chunks: Sequence[FetchedChunk], arena: Bytes, first: int) -> tuple[StreamPlan, _Layout]:
+    chains = list({id(chunk.column): chunk.column.source.chain for chunk in chunks if chunk.parts}.values())
+    number = {id(chain): i for i, chain in enumerate(chains)}
+    rows: list[tuple[int, int, int, int, int, int, int, int]] = []
+    labels: list[ChunkLabel] = []
+    for owner, chunk in enumerate(chunks):
+        for part in chunk.parts:
+            low, high = chunk.needed if part.nbytes < 0 else (0, part.nbytes)
+            chain = number[id(chunk.column.source.chain)]
+            rows.append((owner, part.start, chain, part.offset - first, part.stored_nbytes, part.nbytes, low, high))
+            labels.append(ChunkLabel(chunk.column.source.array.path, chunk.key, chunk.origin))
+    table = np.array(rows, np.int64).reshape(len(rows), 8)
+    columns = np.ascontiguousarray(table.T)
+    owners, start, chain_of, offset, stored, part_nbytes, low, high = (columns[i] for i in range(8))
+    sizes = np.array([chunk.column.nbytes for chunk in chunks], np.int64)
+    padded = -(-sizes // ALIGNMENT) * ALIGNMENT
+    begin = np.cumsum(padded) - padded
+    whole = None if (part_nbytes < 0).all() else part_nbytes
+    stored_chunks = StoredChunks((arena,), chain_of, np.zeros_like(chain_of), offset, stored, labels, whole)
+    plan = plan_streams(chains, stored_chunks, needed=np.stack([low, high], axis=1), alignment=ALIGNMENT)
+    layout = _Layout(owners, begin[owners] + start, begin, int(padded.sum()))
+    return _placed(plan, layout), layout
+
+
+def _placed(plan: StreamPlan, layout: _Layout) -> StreamPlan:
+    """The plan with its entries where their chunks are."""
+    move = layout.dst - plan.dst
+    sums = plan.checksums
+    start = sums.start + np.where(sums.decoded, move[sums.chunk], 0)
+    return replace(
+        plan,
+        dst=layout.dst,
+        out_nbytes=layout.nbytes,
+        streams=replace(plan.streams, dst=plan.streams.dst + move[plan.streams.chunk]),
+        filters=replace(plan.filters, dst=plan.filters.dst + move[plan.filters.chunk]),
+        checksums=replace(sums, start=start),
+    )
+
+
+def _as_stored(plan: StreamPlan, layout: _Layout) -> BoolArray:
+    """Entries that are whole chunks whose stored bytes are the decoded ones: they are gathered where they are."""
+    table = plan.streams
+    streams = np.bincount(table.chunk, minlength=len(plan))
+    parts = np.bincount(layout.owner, minlength=len(layout.start))
+    found: BoolArray = (streams == 1) & (parts[layout.owner] == 1) & (plan.chunks.nbytes == plan.dst_nbytes)
+    same = (table.algorithm == Algorithm.STORED) & (table.dst_nbytes == plan.dst_nbytes[table.chunk])
+    same &= table.src == plan.chunks.start[table.chunk]
+    found[table.chunk[~same]] = False
+    found[plan.filters.chunk] = False
+    found[plan.checksums.chunk[plan.checksums.decoded]] = False
+    found &= plan.dst == layout.start[layout.owner]
+    return found
+
+
+def _without(plan: StreamPlan, layout: _Layout, left_out: BoolArray) -> tuple[StreamPlan, _Layout]:
+    """The plan and its layout without room for the chunks of some entries."""
+    if not left_out.any():
+        return plan, layout
+    sizes = np.diff(layout.start, append=layout.nbytes)
+    sizes[layout.owner[left_out]] = 0
+    begin = np.cumsum(sizes) - sizes
+    moved = _Layout(layout.owner, layout.dst + (begin - layout.start)[layout.owner], begin, int(sizes.sum()))
+    return _placed(plan, moved), moved
+
+
+def _host_entries(plan: StreamPlan, runtime: Runtime) -> BoolArray:
+    """Entries that the host decodes: the plan says so, or the decoder lacks something, or there are few huge streams."""
+    decoder, table, sums = runtime.decoder, plan.streams, plan.checksums
+    host = np.zeros(len(plan), np.bool_)
+    for algorithm, most in MAX_STREAM_NBYTES.items():
+        host[table.chunk[(table.algorithm == algorithm) & (table.dst_nbytes > most)]] = True
+    host[table.chunk[~np.isin(table.algorithm, [Algorithm.STORED, *decoder.algorithms])]] = True
+    host[sums.chunk[sums.decoded & ~np.isin(sums.kind, [*runtime.verifies, *decoder.verifies])]] = True
+    zstd = np.flatnonzero(table.algorithm == Algorithm.ZSTD)
+    if 0 < len(zstd) < FEW_STREAMS and int(table.dst_nbytes[zstd].min()) > HUGE_NBYTES:
+        host[table.chunk[zstd]] = True
+    return host
+
+
+def _run_batches(
+    plan: StreamPlan,
+    arena: Bytes,
+    host: BoolArray,
+    as_stored: BoolArray,
+    out: DeviceBuffer,
+    runtime: Runtime,
+    pool: PinnedPool,
+    stream: Stream,
+    wave: DecodedWave,
+) -> BoolArray:
+    """Copy the arena, run one batch per algorithm and the stored copies; which entries failed."""
+    table, decoder = plan.streams, runtime.decoder
+    source = runtime.allocate(max(len(arena), 1), stream)
+    if as_stored.any():
+        wave.stored = ChunkMemory(source, stream)
+    runs = list(batches(plan, host))
+    pack = TablePack()
+    queue: list[Queued] = []
+    stored = np.flatnonzero((table.algorithm == Algorithm.STORED) & ~(host | as_stored)[table.chunk])
+    if stored.size:
+        items = kernel_tables.copy_items(
+            source.address + table.src[stored], out.address + table.dst[stored], table.dst_nbytes[stored]
+        )
+        at = pack.add(items)
+        queue.append(_launcher(runtime, stream, partial(launches.copy, count=len(items)), at))
+    results: list[tuple[Int64Array, int, int]] = []
+    scratch_nbytes = 0
+    buffers: list[DeviceBuffer] = []
+    refused = np.zeros(len(plan), np.bool_)
+    jobs = []
+    for batch in runs:
+        rows = batch.streams
+        room = table.dst_nbytes[rows]
+        code, nbytes = decoder.temp_size(batch.algorithm, len(rows), int(room.max()), int(room.sum()))
+        if code != Status.SUCCESS:
+            refused[table.chunk[rows]] = True
+            continue
+        scratch_nbytes = max(scratch_nbytes, nbytes)
+        jobs.append((batch, nbytes))
+    scratch = runtime.allocate(scratch_nbytes, stream) if scratch_nbytes else None
+    for batch, nbytes in jobs:
+        rows = batch.streams
+        need = decoder.required_alignments(batch.algorithm)
+        inputs = (source.address + table.src[rows]).astype(np.uint64)
+        moved, places, moved_nbytes = realigned(inputs, table.src_nbytes[rows], need.input)
+        if moved.size:
+            aligned = runtime.allocate(moved_nbytes, stream)
+            buffers.append(aligned)
+            targets = aligned.address + places
+            items = kernel_tables.copy_items(inputs[moved].astype(np.int64), targets, table.src_nbytes[rows][moved])
+            first, count = pack.add(items), len(items)
+            queue.append(_launcher(runtime, stream, partial(launches.copy, count=count), first))
+            inputs = inputs.copy()
+            inputs[moved] = targets.astype(np.uint64)
+        outputs = (out.address + table.dst[rows]).astype(np.uint64)
+        numbers = [
+            pack.add(column)
+            for column in (inputs, table.src_nbytes[rows].astype(np.uint64), table.dst_nbytes[rows].astype(np.uint64))
+        ]
+        actual, pointers = pack.reserve(8 * len(rows)), pack.add(outputs)
+        status, summary = pack.add(np.full(len(rows), -1, np.int32)), pack.reserve(8)
+        failures = pack.reserve(len(rows))
+        results.append((rows, failures, len(rows)))
+
+        def run(
+            t: PackedTables,
+            algorithm: Algorithm = batch.algorithm,
+            n: tuple[int, ...] = (*numbers, actual, pointers, status, summary, failures),
+            count: int = len(rows),
+            temp: int = nbytes,
+        ) -> None:
+            code = runtime.decompress(
+                algorithm, t[n[0]], t[n[1]], t[n[2]], t[n[3]], count, scratch.address if scratch and temp else 0, temp,
+                t[n[4]], t[n[5]], stream=stream,
+            )  # fmt: skip
+            if code != Status.SUCCESS:
+                raise RuntimeError(f"{decoder.name} refused a batch of {count} {algorithm.name} streams: {code}")
+            check = launches.check_status(
+                statuses=t[n[5]], actual=t[n[3]], expected=t[n[2]], count=count, summary=t[n[6]], failures=t[n[7]]
+            )
+            runtime.launch(check, stream)
+
+        queue.append(run)
+        wave.streams += len(rows)
+    results += _checksums(plan, host, out, runtime, pack, queue, stream)
+    packed = pack.upload(runtime, pool, stream)
+    wave.tables.append(packed)
+    runtime.upload(source.address, arena, stream)
+    for work in queue:
+        work(packed)
+    failed = refused
+    total = sum(count for _, _, count in results)
+    if total:
+        lease = pool.lend(total)
+        wave.leases.append(lease)
+        found = lease.data[:total]
+        begin = 0
+        for _, number, count in results:
+            runtime.download(found[begin : begin + count], packed[number], stream)
+            begin += count
+        stream.synchronize()
+        begin = 0
+        for rows, _, count in results:
+            failed[table.chunk[rows[found[begin : begin + count] != 0]]] = True
+            begin += count
+    return failed
+
+
+def _launcher(runtime: Runtime, stream: Stream, make: Callable[[int], Launch], table: int) -> Queued:
+    """Launches what ``make`` makes of the address of a table."""
+    return lambda tables: runtime.launch(make(tables[table]), stream)
+
+
+def _checksums(
+    plan: StreamPlan,
+    host: BoolArray,
+    out: DeviceBuffer,
+    runtime: Runtime,
+    pack: TablePack,
+    queue: list[Queued],
+    stream: Stream,
+) -> list[tuple[Int64Array, int, int]]:
+    """Queue the verification of decoded bytes; results as (streams that they cover, table of failures, number)."""
+    sums = plan.checksums
+    rows = np.flatnonzero(sums.decoded & ~host[sums.chunk] & ~np.isin(sums.kind, list(runtime.decoder.verifies)))
+    results = []
+    for kind in np.unique(sums.kind[rows]).tolist():
+        these = rows[sums.kind[rows] == kind]
+        items, spans = kernel_tables.checksum_items(
+            out.address + sums.start[these], sums.nbytes[these], sums.expected[these]
+        )
+        numbers = [pack.add(items), pack.reserve(8 * len(items)), pack.add(spans), pack.reserve(4 * len(spans))]
+        failures, summary = pack.reserve(len(spans)), pack.reserve(8)
+        results.append((sums.stream[these], failures, len(these)))
+
+        def run(
+            t: PackedTables,
+            kind: int = kind,
+            n: tuple[int, ...] = (*numbers, failures, summary),
+            counts: tuple[int, int] = (len(items), len(spans)),
+        ) -> None:
+            for launch in launches.checksums(
+                ChecksumKind(kind), items=t[n[0]], item_count=counts[0], partials=t[n[1]], spans=t[n[2]], span_count=counts[1],
+                found=t[n[3]], failures=t[n[4]], summary=t[n[5]],
+            ):  # fmt: skip
+                runtime.launch(launch, stream)
+
+        queue.append(run)
+    return results
+
+
+def _decode_on_host(
+    plan: StreamPlan,
+    layout: _Layout,
+    which: BoolArray,
+    out: DeviceBuffer,
+    runtime: Runtime,
+    pool: PinnedPool,
+    stream: Stream,
+    wave: DecodedWave,
+    run_all: Callable[[list[Callable[[], None]]], None],
+) -> None:
+    """Decode entries by their codecs and copy them to their places."""
+    rows = np.flatnonzero(which)
+    if not rows.size:
+        return
+    padded = -(-plan.dst_nbytes[rows] // ALIGNMENT) * ALIGNMENT
+    places = np.cumsum(padded) - padded
+    dst = plan.dst.copy()
+    dst[rows] = places
+    lease = pool.lend(int(padded.sum()))
+    wave.leases.append(lease)
+    staged = replace(plan, dst=dst)
+    run_all([lambda row=row: decode_on_host(staged, row, lease.data) for row in rows.tolist()])  # type: ignore[misc]
+    for row, place in zip(rows.tolist(), places.tolist(), strict=True):
+        data = lease.data[place : place + int(plan.dst_nbytes[row])]
+        runtime.upload(out.address + int(layout.dst[row]), data, stream)
+
+
+def _upload_decoded(
+    chunks: Sequence[FetchedChunk],
+    layout: _Layout,
+    out: DeviceBuffer,
+    runtime: Runtime,
+    pool: PinnedPool,
+    stream: Stream,
+    wave: DecodedWave,
+) -> None:
+    """Copy the chunks that came decoded."""
+    for chunk, start in zip(chunks, layout.start.tolist(), strict=True):
+        if chunk.decoded is not None:
+            lease = pool.lend(len(chunk.decoded))
+            wave.leases.append(lease)
+            lease.data[: len(chunk.decoded)] = chunk.decoded
+            runtime.upload(out.address + start, lease.data[: len(chunk.decoded)], stream)
+
+
+def _filter(
+    plan: StreamPlan,
+    layout: _Layout,
+    keep: BoolArray,
+    out: DeviceBuffer,
+    runtime: Runtime,
+    pool: PinnedPool,
+    stream: Stream,
+    wave: DecodedWave,
+) -> tuple[DeviceBuffer, BoolArray] | None:
+    """Undo the filters, from one arena to another and back; the other arena, and which chunks end there."""
+    table = plan.filters.take(keep[plan.filters.chunk])
+    if not len(table):
+        return None
+    other = runtime.allocate(layout.nbytes, stream)
+    sizes = np.diff(layout.start, append=layout.nbytes)
+    moved = np.zeros(len(layout.start), np.bool_)
+    pack = TablePack()
+    queue: list[Queued] = []
+    for stage in np.unique(table.stage).tolist():
+        rows = table.take(table.stage == stage)
+        swaps = rows.take(rows.kind == FilterKind.BYTE_SWAP)
+        base = np.where(moved, other.address, out.address)
+        for part in (rows.take(rows.kind == kind) for kind in (FilterKind.BYTE_UNSHUFFLE, FilterKind.BIT_UNSHUFFLE)):
+            _queue_filters(part, base, other.address + out.address, layout, runtime, pack, queue, stream)
+        shuffled = rows.take(rows.kind != FilterKind.BYTE_SWAP)
+        if len(shuffled):
+            _queue_gaps(shuffled, base, other.address + out.address, layout, sizes, runtime, pack, queue, stream)
+            moved = moved.copy()
+            moved[np.unique(layout.owner[shuffled.chunk])] ^= True
+        if len(swaps):
+            base = np.where(moved, other.address, out.address)
+            _queue_filters(swaps, base, 0, layout, runtime, pack, queue, stream)
+    packed = pack.upload(runtime, pool, stream)
+    wave.tables.append(packed)
+    for work in queue:
+        work(packed)
+    return other, moved
+
+
+def _queue_filters(
+    rows: FilterTable,
+    base: Int64Array,
+    both: int,
+    layout: _Layout,
+    runtime: Runtime,
+    pack: TablePack,
+    queue: list[Queued],
+    stream: Stream,
+) -> None:
+    """Queue filters of one kind; ``both`` is the sum of the arenas' addresses, 0 for filters in place."""
+    for itemsize in np.unique(rows.itemsize).tolist():
+        these = rows.take(rows.itemsize == itemsize)
+        begin = base[layout.owner[these.chunk]]
+        target = begin if both == 0 else both - begin
+        kind = FilterKind(int(these.kind[0]))
+        items = kernel_tables.filter_items(kind, itemsize, begin + these.dst, target + these.dst, these.dst_nbytes)
+        at, count = pack.add(items), len(items)
+        queue.append(_launcher(runtime, stream, partial(launches.byte_filter, kind, itemsize, count=count), at))
+
+
+def _queue_gaps(
+    rows: FilterTable,
+    base: Int64Array,
+    both: int,
+    layout: _Layout,
+    sizes: Int64Array,
+    runtime: Runtime,
+    pack: TablePack,
+    queue: list[Queued],
+    stream: Stream,
+) -> None:
+    """Queue copies of the bytes between the blocks that a stage unshuffles: they go to the other arena as they are."""
+    order = np.argsort(rows.dst, kind="stable")
+    low, high = rows.dst[order], rows.dst[order] + rows.dst_nbytes[order]
+    chunks = np.unique(layout.owner[rows.chunk])
+    starts = np.concatenate([layout.start[chunks], high])
+    stops = np.concatenate([low, layout.start[chunks] + sizes[chunks]])
+    starts, stops = np.sort(starts), np.sort(stops)
+    gaps = stops > starts
+    if not gaps.any():
+        return
+    at = starts[gaps]
+    begin = base[np.searchsorted(layout.start, at, side="right") - 1]
+    items = kernel_tables.copy_items(begin + at, both - begin + at, (stops - starts)[gaps])
+    number, count = pack.add(items), len(items)
+    queue.append(_launcher(runtime, stream, partial(launches.copy, count=count), number))

@@ -1,0 +1,296 @@
+"""`ChunkReader`: fetches and decodes the chunks of one array."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import numpy.typing as npt
+
+from gpuzarr.codecs.chain import CodecChain
+from gpuzarr.codecs.steps import Bytes
+from gpuzarr.errors import ChunkError, GpuzarrError
+from gpuzarr.metadata.model import ArrayMetadata
+from gpuzarr.reader.fetch_plan import ChunkFetch, FetchPlanner
+from gpuzarr.reader.groups import ChunkGroup, group_chunks
+from gpuzarr.reader.requests import ObjectRequests, request_count
+from gpuzarr.reader.shard_index import IndexCache, ShardLocator
+from gpuzarr.statistics import ScanStatistics
+from gpuzarr.store.base import ByteStore
+
+__all__ = ["ChunkReader"]
+
+Int64Array = npt.NDArray[np.int64]
+Place = Callable[[int, "np.ndarray | None"], None]
+OutFor = Callable[[int], "np.ndarray | None"]
+Receive = Callable[[str, ChunkFetch, list[Bytes]], None]
+
+_WHOLE_SHARD_NBYTES = 64 << 20  # larger shards are read through their index, a batch of chunks at a time
+
+
+class ChunkReader:
+    """Reads chunks of one array. Blocking; called from many threads.
+
+    Parameters
+    ----------
+    store
+        Where the objects are.
+    array
+        The array's document.
+    chain
+        Its codecs.
+    statistics
+        Counts requests, bytes and chunks.
+    indexes
+        Where shard indexes are kept; None for a cache of this reader's own.
+    """
+
+    def __init__(
+        self,
+        store: ByteStore,
+        array: ArrayMetadata,
+        chain: CodecChain,
+        statistics: ScanStatistics,
+        *,
+        indexes: IndexCache | None = None,
+    ) -> None:
+        self._store = store
+        self._array = array
+        self._chain = chain
+        self._statistics = statistics
+        self._requests = ObjectRequests(store, array.path, statistics)
+        self._indexes = indexes if indexes is not None else IndexCache()
+        self._billed_indexes = IndexCache()
+
+    def groups(self, indices: Int64Array) -> list[ChunkGroup]:
+        """Group inner-chunk grid indices, int64 ``(n, ndim)``, by the object that stores them."""
+        return group_chunks(self._array, self._chain, indices)
+
+    def read(
+        self,
+        group: ChunkGroup,
+        indices: Int64Array,
+        place: Place,
+        *,
+        out_for: OutFor | None = None,
+        boxes: Int64Array | None = None,
+        skip: Callable[[int], bool] | None = None,
+    ) -> None:
+        """Fetch and decode the chunks of one group.
+
+        Parameters
+        ----------
+        group
+            One of `groups`.
+        indices
+            What `groups` was given.
+        place
+            Called with each position and its decoded chunk, None where the chunk is not stored. The chunk may be read-only
+            and of any strides.
+        out_for
+            Offers a C-contiguous destination for a whole chunk by position, or None.
+        boxes
+            Needed cells per chunk, int64 ``(n, ndim, 2)`` of (start, stop) in the chunk: others may stay undefined.
+        skip
+            Asked before anything is fetched; a skipped chunk is neither fetched nor placed.
+
+        Raises
+        ------
+        ChunkError
+            Damaged bytes, with array, key and byte range.
+        StoreError
+            Reading failed.
+        """
+
+        def receive(key: str, fetch: ChunkFetch, pieces: list[Bytes]) -> None:
+            self._decode(key, fetch, pieces, place, out_for)
+
+        self.fetch(group, indices, receive, lambda position: place(position, None), boxes=boxes, skip=skip)
+
+    def fetch(
+        self,
+        group: ChunkGroup,
+        indices: Int64Array,
+        receive: Receive,
+        missing: Callable[[int], None],
+        *,
+        boxes: Int64Array | None = None,
+        skip: Callable[[int], bool] | None = None,
+    ) -> None:
+        """Fetch the chunks of one group without decoding them; requests are those of `read`.
+
+        Parameters
+        ----------
+        group, indices, boxes, skip
+            As for `read`.
+        receive
+            Called for each stored chunk with key, `ChunkFetch` and the bytes of its ranges (of the object, if it has none).
+        missing
+            Called with the position of each chunk that is not stored.
+        """
+        try:
+            self._fetch(group, indices, receive, missing, boxes, skip)
+        except GpuzarrError as error:  # a store does not know of arrays
+            if error.array is not None and error.store is not None:
+                raise
+            raise error.located(array=self._array.path, store=self._store.label) from error
+
+    def _fetch(
+        self,
+        group: ChunkGroup,
+        indices: Int64Array,
+        receive: Receive,
+        missing: Callable[[int], None],
+        boxes: Int64Array | None,
+        skip: Callable[[int], bool] | None,
+    ) -> None:
+        positions = group.positions if skip is None else np.array([p for p in group.positions if not skip(int(p))], int)
+        if not len(positions):
+            return
+        whole: Bytes | None = None
+        if self._takes_whole_shard(group, positions, boxes):
+            whole = self._requests.whole(group.key)
+            if whole is None:
+                self._report_missing(positions.tolist(), missing)
+                return
+        fetches = self._fetches(self._requests, self._indexes, group.key, positions, indices, boxes, whole)
+        stored = {fetch.position for fetch in fetches or ()}
+        self._report_missing([p for p in positions.tolist() if p not in stored], missing)
+        for batch in _batches(fetches or [], self._requests.costs.batch):
+            self._read_batch(group.key, batch, whole, receive, missing)
+
+    def stored_bytes(
+        self, group: ChunkGroup, indices: Int64Array, boxes: Int64Array | None = None
+    ) -> tuple[int, int, bool]:
+        """What `read` will request of the store for a group, without reading payload.
+
+        Reads shard indexes and Blosc block tables where they decide, and asks for sizes of objects; counts none of that in
+        the statistics. An index that was counted for one group is not counted again.
+
+        Returns
+        -------
+        requests, bytes, exact
+            Requests as the store sends them by default, bytes asked for, whether both are exact.
+        """
+        counted = ScanStatistics()
+        asked = ObjectRequests(self._store, self._array.path, counted)
+        if self._takes_whole_shard(group, group.positions, boxes):
+            return 1, self._store.size(group.key) or 0, True
+        fetches = self._fetches(asked, self._billed_indexes, group.key, group.positions, indices, boxes, None)
+        requests, nbytes = counted.requests, counted.bytes_read
+        for batch in _batches(fetches or [], asked.costs.batch):
+            if batch[0].ranges is None:
+                size = self._store.size(group.key)
+                requests, nbytes = requests + 1, nbytes + (size or 0)
+            else:
+                ranges = [r for fetch in batch for r in fetch.ranges or ()]
+                requests += request_count(asked.costs, ranges)
+                nbytes += sum(length for _, length in ranges)
+        return requests, nbytes, True
+
+    def _takes_whole_shard(self, group: ChunkGroup, positions: Int64Array, boxes: Int64Array | None) -> bool:
+        """Whether a shard is read in one request, without its index first: most of its chunks are wanted."""
+        chain, array = self._chain, self._array
+        if not chain.is_sharded:
+            return False
+        inside = [
+            min(-(-(n - o * s) // c), s // c)
+            for n, o, s, c in zip(array.shape, group.object_index, array.chunk_shape, chain.chunk_shape, strict=True)
+        ]
+        count = math.prod(inside)
+        if 4 * len(positions) < 3 * count or count * chain.chunk_nbytes > _WHOLE_SHARD_NBYTES:
+            return False
+        if boxes is None or not chain.is_divisible or chain.chunk_nbytes <= self._requests.costs.least_saved:
+            return True
+        cells = np.prod(boxes[positions, :, 1] - boxes[positions, :, 0], axis=1).sum()
+        return bool(2 * cells >= len(positions) * math.prod(chain.chunk_shape))
+
+    def _fetches(
+        self,
+        requests: ObjectRequests,
+        cache: IndexCache,
+        key: str,
+        positions: Int64Array,
+        indices: Int64Array,
+        boxes: Int64Array | None,
+        whole: Bytes | None,
+    ) -> list[ChunkFetch] | None:
+        """What to fetch for the chunks that are stored; None if there is no object."""
+        planner = FetchPlanner(self._chain, requests)
+        if not self._chain.is_sharded:
+            return planner.plan(key, [(int(positions[0]), 0, None)], boxes)
+        spans = ShardLocator(self._chain, requests, cache).spans(key, indices[positions], whole)
+        if spans is None:
+            return None
+        chunks = [
+            (p, s, n) for p, s, n in zip(positions.tolist(), *map(np.ndarray.tolist, spans), strict=True) if s >= 0
+        ]
+        if whole is not None:
+            return [planner.at_hand(position, start, length, boxes) for position, start, length in chunks]
+        return planner.plan(key, chunks, boxes)
+
+    def _report_missing(self, positions: list[int], missing: Callable[[int], None]) -> None:
+        if positions:
+            self._statistics.add(chunks_missing=len(positions))
+        for position in positions:
+            missing(position)
+
+    def _read_batch(
+        self,
+        key: str,
+        batch: list[ChunkFetch],
+        whole: Bytes | None,
+        receive: Receive,
+        missing: Callable[[int], None],
+    ) -> None:
+        ranges = [r for fetch in batch for r in fetch.ranges or ()]
+        pieces: list[Bytes] | None
+        if whole is not None:
+            pieces = [whole[start : start + length] for start, length in ranges]
+        elif batch[0].ranges is None:
+            data = self._requests.whole(key)
+            pieces = None if data is None else [data]
+        elif batch[0].may_be_missing:
+            pieces = self._requests.ranges_if_there(key, ranges)
+        else:
+            pieces = self._requests.ranges(key, ranges)
+        if pieces is None:
+            self._report_missing([fetch.position for fetch in batch], missing)
+            return
+        at = 0
+        for fetch in batch:
+            n = 1 if fetch.ranges is None else len(fetch.ranges)
+            receive(key, fetch, pieces[at : at + n])
+            at += n
+
+    def _decode(self, key: str, fetch: ChunkFetch, pieces: list[Bytes], place: Place, out_for: OutFor | None) -> None:
+        out = out_for(fetch.position) if out_for is not None else None
+        try:
+            array, nbytes = fetch.decode(pieces, out)
+        except ChunkError as error:
+            start, stop = fetch.span
+            stop = start + sum(map(len, pieces)) if stop is None else stop
+            raise self._requests.located(error, key, start, stop) from error
+        self._statistics.add(
+            chunks_read=1,
+            chunks_partial=int(nbytes < self._chain.chunk_nbytes),
+            bytes_decoded=nbytes,
+            unverified_bytes=0 if self._chain.is_verified else nbytes,
+        )
+        place(fetch.position, array)
+
+
+def _batches(fetches: list[ChunkFetch], most: int) -> Iterator[list[ChunkFetch]]:
+    """Runs of fetches of at most ``most`` stored bytes together, at least one each; in the order of the object."""
+    fetches = sorted(fetches, key=lambda fetch: fetch.span[0])
+    batch: list[ChunkFetch] = []
+    nbytes = 0
+    for fetch in fetches:
+        if batch and nbytes + fetch.stored_nbytes > most:
+            yield batch
+            batch, nbytes = [], 0
+        batch.append(fetch)
+        nbytes += fetch.stored_nbytes
+    if batch:
+        yield batch

@@ -1,0 +1,114 @@
+"""Requests of one array's objects: counted, checked for their length, with located errors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from gpuzarr.codecs.steps import Bytes, as_bytes
+from gpuzarr.errors import ChunkError, GpuzarrError, Kind
+from gpuzarr.reader.policy import ReadCosts, costs_of
+from gpuzarr.statistics import ScanStatistics
+from gpuzarr.store.base import ByteStore
+from gpuzarr.store.ranges import coalesce
+
+__all__ = ["ObjectRequests", "Range", "request_count"]
+
+Range = tuple[int, int]
+"""(start, length) in an object."""
+
+
+def request_count(costs: ReadCosts, ranges: Sequence[Range]) -> int:
+    """Requests that a store makes of some ranges by default."""
+    return len(coalesce(ranges, costs.gap, costs.cap))
+
+
+class ObjectRequests:
+    """What an array's reader asks of its store.
+
+    Parameters
+    ----------
+    store
+        The store.
+    array
+        Path of the array, for messages.
+    statistics
+        Counts requests and the bytes asked for; None to leave them uncounted.
+    """
+
+    def __init__(self, store: ByteStore, array: str, statistics: ScanStatistics | None) -> None:
+        self.store = store
+        self.array = array
+        self.costs = costs_of(is_local=store.is_local)
+        self._statistics = statistics
+
+    def whole(self, key: str) -> Bytes | None:
+        """The object, None if there is none."""
+        data = self.store.get(key)
+        self._count(1, 0 if data is None else len(data))
+        return None if data is None else as_bytes(data)
+
+    def head(self, key: str, length: int) -> Bytes | None:
+        """Its first bytes, fewer if it is shorter."""
+        data = self.store.get_range(key, 0, length)
+        self._count(1, 0 if data is None else len(data))
+        return None if data is None else as_bytes(data)
+
+    def tail(self, key: str, length: int) -> Bytes | None:
+        """Its last bytes, fewer if it is shorter."""
+        data = self.store.get_suffix(key, length)
+        self._count(1, 0 if data is None else len(data))
+        return None if data is None else as_bytes(data)
+
+    def ranges(self, key: str, ranges: Sequence[Range]) -> list[Bytes]:
+        """Ranges of an object that is known to be there, each complete; see `ranges_if_there`."""
+        pieces = self.ranges_if_there(key, ranges)
+        if pieces is None:
+            raise ChunkError(
+                "the object disappeared while parts of it were read; read again",
+                kind=Kind.CHUNK_TRUNCATED,
+                array=self.array,
+                key=key,
+                store=self.store.label,
+            )
+        return pieces
+
+    def ranges_if_there(self, key: str, ranges: Sequence[Range]) -> list[Bytes] | None:
+        """Ranges of an object, each complete; None if there is no object.
+
+        Raises
+        ------
+        ChunkError
+            CHUNK_TRUNCATED where the object ends before.
+        """
+        if not ranges:
+            return []
+        pieces = self.store.get_ranges(key, ranges)
+        if pieces is None:
+            self._count(1, 0)
+            return None
+        self._count(request_count(self.costs, ranges), sum(map(len, pieces)))
+        for (start, length), piece in zip(ranges, pieces, strict=True):
+            if len(piece) != length:
+                raise ChunkError(
+                    f"the object ends at byte {start + len(piece)}, {length} bytes from {start} are needed; "
+                    "it was cut short, write it again",
+                    kind=Kind.CHUNK_TRUNCATED,
+                    array=self.array,
+                    key=key,
+                    byte_range=(start, start + length),
+                    store=self.store.label,
+                )
+        return [as_bytes(piece) for piece in pieces]
+
+    def size(self, key: str) -> int | None:
+        """Size of the object where the store tells it without a round trip."""
+        return self.store.size(key) if self.store.is_local else None
+
+    def located(self, error: ChunkError, key: str, start: int, stop: int) -> GpuzarrError:
+        """The error with array, key, store and the bytes of the object that were being read."""
+        error.byte_range = None  # a decoder's own counts from somewhere inside of the chunk
+        return error.located(array=self.array, key=key, byte_range=(start, stop), store=self.store.label)
+
+    def _count(self, requests: int, nbytes: int) -> None:
+        if self._statistics is not None:
+            self._statistics.add(requests=requests, bytes_read=nbytes)

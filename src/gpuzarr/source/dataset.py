@@ -1,0 +1,278 @@
+"""An opened table: store, coordinates and readers behind a plan. Free of any engine's call conventions."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
+
+import polars as pl
+
+from gpuzarr.device.base import Device
+from gpuzarr.device.host import HostDevice, chunked_leaves
+from gpuzarr.errors import PlanLimitError
+from gpuzarr.executor.loop import DEFAULT_BUDGET, run
+from gpuzarr.metadata.model import ArrayMetadata
+from gpuzarr.options import ScanOptions
+from gpuzarr.plan.chunks import chunk_count
+from gpuzarr.plan.model import FRAME_ROWS, Frame, ScanPlan
+from gpuzarr.plan.planner import in_order, make_plan
+from gpuzarr.progress import ProgressFactory, watch
+from gpuzarr.reader import ChunkReader
+from gpuzarr.statistics import ScanStatistics
+from gpuzarr.store import ByteStore, for_scan
+from gpuzarr.table import Column, Coordinates, Table
+from gpuzarr.table.whole import read_whole
+
+__all__ = ["Dataset", "RawReader", "chunked_columns"]
+
+REMOTE_WORKERS = 64
+"""Threads of a scan of a remote store: as many as it takes requests at a time by default."""
+
+INLINE_CHUNKS = 4
+
+INLINE_ROWS = 2**16
+
+INLINE_BYTES = 2**20
+"""A scan of a local store that decodes at most this much is done in the thread that asks for it."""
+
+Result = TypeVar("Result")
+
+
+def chunked_columns(plan: ScanPlan, coordinates: Coordinates) -> dict[str, Column]:
+    """Columns whose chunks a plan reads, by array path: of the projection and of the filter, struct fields one by one."""
+    out: dict[str, Column] = {}
+    for name in (*plan.projection, *(plan.filter.columns if plan.filter is not None else ())):
+        for leaf in chunked_leaves(plan.table.by_name[name]):
+            if leaf.array is not None and not coordinates.holds(leaf):
+                out[leaf.array.path] = leaf
+    return out
+
+
+@dataclass(frozen=True)
+class RawReader:
+    """Reads whole arrays for the table and for its `Coordinates`; picklable.
+
+    What the table needed to see (times, to choose their unit) is kept for the coordinates, which ask once.
+    """
+
+    store: ByteStore
+    on_missing: Any
+    statistics: ScanStatistics
+    seen: dict[Any, Any] = field(default_factory=dict, compare=False)
+
+    def early(self, array: ArrayMetadata) -> Any:
+        """Raw values of an array, kept until they are asked for again."""
+        values = self.seen[self._key(array)] = self(array)
+        return values
+
+    @staticmethod
+    def _key(array: ArrayMetadata) -> Any:
+        return array.path, array.shape, array.dtype
+
+    def __call__(self, array: ArrayMetadata) -> Any:
+        """Raw values of an array."""
+        kept = self.seen.pop(self._key(array), None)
+        if kept is not None:
+            return kept
+        return read_whole(self.store, array, on_missing=self.on_missing, statistics=self.statistics)
+
+
+class Dataset:
+    """One table of an opened store, ready to be scanned any number of times, also at once.
+
+    Parameters
+    ----------
+    store
+        Opened store.
+    table
+        The table.
+    options
+        Of every scan.
+
+    Attributes
+    ----------
+    coordinates
+        Values of the table's coordinates, read once.
+    statistics
+        What opening and planning read: documents and coordinates.
+    progress
+        Makes the progress of every scan, see `gpuzarr.progress`; None for none. Not part of a pickled copy.
+    """
+
+    def __init__(
+        self,
+        store: ByteStore,
+        table: Table,
+        options: ScanOptions,
+        statistics: ScanStatistics | None = None,
+        *,
+        read_raw: RawReader | None = None,
+    ) -> None:
+        self.store = store
+        self.table = in_order(table, options.order)
+        self.options = options
+        self.statistics = statistics if statistics is not None else ScanStatistics()
+        read_raw = read_raw if read_raw is not None else RawReader(store, options.on_missing, self.statistics)
+        self.coordinates = Coordinates(self.table, read_raw)
+        self.progress: ProgressFactory | None = None
+        self._pid = os.getpid()
+
+    def __getstate__(self) -> Mapping[str, Any]:
+        return {"store": self.store, "table": self.table, "options": self.options}
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        self.__init__(state["store"], state["table"], state["options"])  # type: ignore[misc]
+
+    @property
+    def pid(self) -> int:
+        """Process in which the dataset was opened."""
+        return self._pid
+
+    def for_query(self) -> Dataset:
+        """The dataset as one query should see it, from its plan to its last frame."""
+        return self
+
+    def plan(
+        self, with_columns: Sequence[str] | None = None, predicate: pl.Expr | None = None, n_rows: int | None = None
+    ) -> ScanPlan:
+        """Plan a scan; reads coordinates at most. Raises `PlanLimitError` where a guard refuses it."""
+        self._read_coordinates(with_columns, predicate)
+        plan = make_plan(self.table, self.coordinates, with_columns=with_columns, predicate=predicate, n_rows=n_rows)
+        self._check(plan)
+        return plan
+
+    def _read_coordinates(self, with_columns: Sequence[str] | None, predicate: pl.Expr | None) -> None:
+        """Read the coordinates that a query names all at once, where each would be a round trip."""
+        if self.store.is_local:
+            return
+        names = set(self.table.by_name if with_columns is None else with_columns)
+        if predicate is not None:
+            names |= set(predicate.meta.root_names())
+        wanted = [c.name for c in self.table.columns if c.name in names and c.array is not None]
+        wanted = [name for name in wanted if self.coordinates.dims_of(name) is not None]
+        if len(wanted) > 1:
+            with ThreadPoolExecutor(len(wanted), thread_name_prefix="gpuzarr-coordinate") as pool:
+                list(pool.map(self.coordinates.numpy, wanted))
+
+    def _check(self, plan: ScanPlan) -> None:
+        options = self.options
+        if options.max_rows is not None and plan.selected_rows > options.max_rows:
+            self._refuse("rows", plan.selected_rows, "max_rows", options.max_rows)
+        if options.max_chunks_to_read is None and options.max_bytes is None:
+            return
+        chunks = decoded = 0
+        for column in chunked_columns(plan, self.coordinates).values():
+            number = chunk_count(column, plan)
+            chunks += number
+            assert column.chain is not None
+            decoded += number * column.chain.chunk_nbytes
+        if options.max_chunks_to_read is not None and chunks > options.max_chunks_to_read:
+            self._refuse("chunks", chunks, "max_chunks_to_read", options.max_chunks_to_read)
+        if options.max_bytes is not None and decoded > options.max_bytes:
+            self._refuse("decoded bytes", decoded, "max_bytes", options.max_bytes)
+
+    def _refuse(self, what: str, needed: int, option: str, limit: int) -> None:
+        raise PlanLimitError(
+            f"{option} exceeded: {needed} {what} needed, limit is {limit}. Nothing was read; filter or select less, or raise {option}.",
+            store=self.table.store,
+            array=self.table.group or None,
+        )
+
+    def reader(self, statistics: ScanStatistics) -> Callable[[Column], ChunkReader]:
+        """Makes the chunk readers of one scan; they notice an object that changes while it runs."""
+        store = for_scan(self.store)
+
+        def make(column: Column) -> ChunkReader:
+            assert column.array is not None
+            assert column.chain is not None
+            return ChunkReader(store, column.array, column.chain, statistics)
+
+        return make
+
+    def scan(
+        self, plan: ScanPlan, statistics: ScanStatistics | None = None, *, heartbeat: pl.DataFrame | None = None
+    ) -> Iterator[pl.DataFrame]:
+        """Run a plan: data frames in row order. Closing the iterator stops the work."""
+        statistics = statistics if statistics is not None else ScanStatistics()
+        device = self.device(plan, statistics, inline=self.is_inline(plan))
+        frames = self.large_frames(plan) if self.options.device == "cuda" else None
+        return self.run(plan, device, statistics, frames=frames, heartbeat=heartbeat)
+
+    def large_frames(self, plan: ScanPlan) -> Iterator[Frame]:
+        """Frames of about a quarter of the budget: a GPU wants many streams at a time."""
+        from gpuzarr.source.gpu_source import row_nbytes
+
+        rows = max(FRAME_ROWS, self.budget // 4 // row_nbytes(plan))
+        return plan.frames(rows_wanted=rows, rows_most=rows)
+
+    def is_inline(self, plan: ScanPlan) -> bool:
+        """Whether a scan is so small that starting threads would cost more than they save."""
+        if not self.store.is_local or plan.tile_count > INLINE_CHUNKS or plan.selected_rows > INLINE_ROWS:
+            return False
+        decoded = 0
+        for column in chunked_columns(plan, self.coordinates).values():
+            assert column.chain is not None
+            decoded += chunk_count(column, plan) * column.chain.chunk_nbytes
+        return decoded <= INLINE_BYTES
+
+    def run(
+        self,
+        plan: ScanPlan,
+        device: Device[Result],
+        statistics: ScanStatistics,
+        *,
+        frames: Iterator[Frame] | None = None,
+        budget: int | None = None,
+        ahead: int | None = None,
+        heartbeat: Result | None = None,
+    ) -> Iterator[Result]:
+        """Run a plan, or some of its frames, on a device; for the rest see `gpuzarr.executor.loop.run`."""
+        finished = watch(self.progress, statistics, self, plan) if self.progress is not None else None
+        yield from run(
+            plan.frames() if frames is None else frames,
+            device,
+            budget=self.budget if budget is None else budget,
+            ahead=4 * self.workers if ahead is None else ahead,
+            finished=finished,
+            heartbeat=heartbeat,
+        )
+
+    def device(self, plan: ScanPlan, statistics: ScanStatistics, *, inline: bool = False) -> HostDevice:
+        """The device of one scan."""
+        if self.options.device == "cuda":
+            from gpuzarr.device.cuda_frames import open_host_frames
+
+            return open_host_frames(self, plan, statistics)
+        return HostDevice(
+            plan,
+            self.coordinates,
+            self.reader(statistics),
+            self.options,
+            statistics,
+            workers=self.workers,
+            together=2**20 if self.store.is_local else 0,
+            cache_bytes=self.budget // 4,
+            inline=inline,
+        )
+
+    @property
+    def budget(self) -> int:
+        """Bytes of frames in flight."""
+        return self.options.memory_budget if self.options.memory_budget is not None else DEFAULT_BUDGET
+
+    @property
+    def workers(self) -> int:
+        """Threads of a scan."""
+        if self.options.workers is not None:
+            return self.options.workers
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        return cores if self.store.is_local else max(cores, REMOTE_WORKERS)
+
+    def with_options(self, **changes: Any) -> Dataset:
+        """The same dataset with other options; coordinates are read again."""
+        out = Dataset(self.store, self.table, replace(self.options, **changes))
+        out.progress = self.progress
+        return out

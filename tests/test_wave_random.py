@@ -1,0 +1,36 @@
+"""Random queries through the wave engine on host memory give what plain Polars gives on the table that was written."""
+
+from __future__ import annotations
+
+import gc
+
+import numpy as np
+import pytest
+from scan_queries import Outcome, run
+from support_wave import scans_on
+
+from gpuzarr.device.runtime_host import HostRuntime
+
+
+@pytest.mark.parametrize("first", range(0, 15, 5))
+def test_random_queries_equal_plain_polars(first: int) -> None:
+    streams = filters = 0
+    for seed in range(first, first + 5):
+        outcome = Outcome()
+        rng = np.random.default_rng(seed)
+        deferred = bool(rng.random() < 0.5)
+        budget = int(rng.choice([1, 1000, 2**22]))
+        coordinates = bool(rng.random() < 0.5)
+        with scans_on(
+            lambda deferred=deferred: HostRuntime(deferred=deferred), budget=budget, coordinates_on_device=coordinates
+        ) as made:
+            run(seed, 8, outcome)
+        assert not outcome.differences, "\n".join(outcome.differences)
+        gc.collect()
+        for device, runtime in made:
+            assert not runtime.damage
+            streams += device.scheduler.batched_streams
+            filters += device.device_filter is not None
+    if first == 0:  # the draws that take every way
+        assert streams > 10
+        assert filters > 2
