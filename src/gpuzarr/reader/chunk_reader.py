@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable, Iterator
 
@@ -14,7 +15,7 @@ from gpuzarr.errors import ChunkError, GpuzarrError
 from gpuzarr.metadata.model import ArrayMetadata
 from gpuzarr.reader.fetch_plan import ChunkFetch, FetchPlanner
 from gpuzarr.reader.groups import ChunkGroup, group_chunks
-from gpuzarr.reader.requests import ObjectRequests, request_count
+from gpuzarr.reader.requests import ObjectRequests, Payload, request_count
 from gpuzarr.reader.shard_index import IndexCache, ShardLocator
 from gpuzarr.statistics import ScanStatistics
 from gpuzarr.store.base import ByteStore
@@ -62,6 +63,11 @@ class ChunkReader:
         self._requests = ObjectRequests(store, array.path, statistics)
         self._indexes = indexes if indexes is not None else IndexCache()
         self._billed_indexes = IndexCache()
+
+    @property
+    def store(self) -> ByteStore:
+        """Where the objects are."""
+        return self._store
 
     def groups(self, indices: Int64Array) -> list[ChunkGroup]:
         """Group inner-chunk grid indices, int64 ``(n, ndim)``, by the object that stores them."""
@@ -117,6 +123,7 @@ class ChunkReader:
         *,
         boxes: Int64Array | None = None,
         skip: Callable[[int], bool] | None = None,
+        payload: Payload | None = None,
     ) -> None:
         """Fetch the chunks of one group without decoding them; requests are those of `read`.
 
@@ -128,10 +135,18 @@ class ChunkReader:
             Called for each stored chunk with key, `ChunkFetch` and the bytes of its ranges (of the object, if it has none).
         missing
             Called with the position of each chunk that is not stored.
+        payload
+            Reads the chunks, perhaps after this returned; indexes and block tables are read here and now.
         """
+        with self._located():
+            self._fetch(group, indices, receive, missing, boxes, skip, payload)
+
+    @contextlib.contextmanager
+    def _located(self) -> Iterator[None]:
+        """Errors inside name array and store: a store does not know of arrays."""
         try:
-            self._fetch(group, indices, receive, missing, boxes, skip)
-        except GpuzarrError as error:  # a store does not know of arrays
+            yield
+        except GpuzarrError as error:
             if error.array is not None and error.store is not None:
                 raise
             raise error.located(array=self._array.path, store=self._store.label) from error
@@ -144,13 +159,16 @@ class ChunkReader:
         missing: Callable[[int], None],
         boxes: Int64Array | None,
         skip: Callable[[int], bool] | None,
+        payload: Payload | None,
     ) -> None:
         positions = group.positions if skip is None else np.array([p for p in group.positions if not skip(int(p))], int)
         if not len(positions):
             return
         whole: Bytes | None = None
-        if self._takes_whole_shard(group, positions, boxes):
-            whole = self._requests.whole(group.key)
+        at_hand = payload is None or payload.in_host_memory
+        if at_hand and self._takes_whole_shard(group, positions, boxes):
+            read = self._requests.store.get if payload is None else payload.whole
+            whole = self._requests.got_whole(read(group.key))
             if whole is None:
                 self._report_missing(positions.tolist(), missing)
                 return
@@ -158,7 +176,7 @@ class ChunkReader:
         stored = {fetch.position for fetch in fetches or ()}
         self._report_missing([p for p in positions.tolist() if p not in stored], missing)
         for batch in _batches(fetches or [], self._requests.costs.batch):
-            self._read_batch(group.key, batch, whole, receive, missing)
+            self._read_batch(group.key, batch, whole, receive, missing, payload)
 
     def stored_bytes(
         self, group: ChunkGroup, indices: Int64Array, boxes: Int64Array | None = None
@@ -243,26 +261,46 @@ class ChunkReader:
         whole: Bytes | None,
         receive: Receive,
         missing: Callable[[int], None],
+        payload: Payload | None,
     ) -> None:
-        ranges = [r for fetch in batch for r in fetch.ranges or ()]
-        pieces: list[Bytes] | None
+        requests = self._requests
+        ranges = None if batch[0].ranges is None else [r for fetch in batch for r in fetch.ranges or ()]
+
+        def hand_out(pieces: list[Bytes] | None) -> None:
+            if pieces is None:
+                self._report_missing([fetch.position for fetch in batch], missing)
+                return
+            at = 0
+            for fetch in batch:
+                n = 1 if fetch.ranges is None else len(fetch.ranges)
+                receive(key, fetch, pieces[at : at + n])
+                at += n
+
+        def arrived(found: list[Bytes] | None) -> None:
+            """Bytes of a payload, perhaps in another thread: the same checks."""
+            with self._located():
+                if ranges is None:
+                    data = requests.got_whole(None if found is None else found[0])
+                    hand_out(None if data is None else [data])
+                    return
+                pieces = requests.got_ranges(key, ranges, found)
+                if pieces is None and not batch[0].may_be_missing:
+                    raise requests.disappeared(key)
+                hand_out(pieces)
+
         if whole is not None:
-            pieces = [whole[start : start + length] for start, length in ranges]
-        elif batch[0].ranges is None:
-            data = self._requests.whole(key)
-            pieces = None if data is None else [data]
+            hand_out([whole[start : start + length] for start, length in ranges or ()])
+        elif ranges is not None and not ranges:
+            hand_out([])
+        elif payload is not None:
+            payload.later(key, ranges, arrived)
+        elif ranges is None:
+            data = requests.whole(key)
+            hand_out(None if data is None else [data])
         elif batch[0].may_be_missing:
-            pieces = self._requests.ranges_if_there(key, ranges)
+            hand_out(requests.ranges_if_there(key, ranges))
         else:
-            pieces = self._requests.ranges(key, ranges)
-        if pieces is None:
-            self._report_missing([fetch.position for fetch in batch], missing)
-            return
-        at = 0
-        for fetch in batch:
-            n = 1 if fetch.ranges is None else len(fetch.ranges)
-            receive(key, fetch, pieces[at : at + n])
-            at += n
+            hand_out(requests.ranges(key, ranges))
 
     def _decode(self, key: str, fetch: ChunkFetch, pieces: list[Bytes], place: Place, out_for: OutFor | None) -> None:
         out = out_for(fetch.position) if out_for is not None else None

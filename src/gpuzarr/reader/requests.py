@@ -2,19 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Protocol
 
 from gpuzarr.codecs.steps import Bytes, as_bytes
 from gpuzarr.errors import ChunkError, GpuzarrError, Kind
 from gpuzarr.reader.policy import ReadCosts, costs_of
 from gpuzarr.statistics import ScanStatistics
-from gpuzarr.store.base import ByteStore
+from gpuzarr.store.base import Buffer, ByteStore
 from gpuzarr.store.ranges import coalesce
 
-__all__ = ["ObjectRequests", "Range", "request_count"]
+__all__ = ["ObjectRequests", "Payload", "Range", "request_count"]
 
 Range = tuple[int, int]
 """(start, length) in an object."""
+
+
+class Payload(Protocol):
+    """Reads chunks in place of the store's own calls: the same requests, into memory of its own, several at a time.
+
+    What is requested, what a missing object means and how long an answer must be stays with the reader.
+
+    Attributes
+    ----------
+    in_host_memory
+        Whether the bytes can be looked at; else only their length is of use.
+    """
+
+    @property
+    def in_host_memory(self) -> bool: ...
+
+    def whole(self, key: str) -> Bytes | None:
+        """The object, now; None if there is none."""
+        ...
+
+    def later(self, key: str, ranges: Sequence[Range] | None, then: Callable[[list[Bytes] | None], None]) -> None:
+        """Read ranges of an object (None: all of it), now or later, and call ``then`` with the bytes of each, as
+        `ByteStore.get_ranges` gives them.
+        """
+        ...
 
 
 def request_count(costs: ReadCosts, ranges: Sequence[Range]) -> int:
@@ -43,7 +69,10 @@ class ObjectRequests:
 
     def whole(self, key: str) -> Bytes | None:
         """The object, None if there is none."""
-        data = self.store.get(key)
+        return self.got_whole(self.store.get(key))
+
+    def got_whole(self, data: Buffer | None) -> Bytes | None:
+        """The same for an object that was read already: counted."""
         self._count(1, 0 if data is None else len(data))
         return None if data is None else as_bytes(data)
 
@@ -63,14 +92,18 @@ class ObjectRequests:
         """Ranges of an object that is known to be there, each complete; see `ranges_if_there`."""
         pieces = self.ranges_if_there(key, ranges)
         if pieces is None:
-            raise ChunkError(
-                "the object disappeared while parts of it were read; read again",
-                kind=Kind.CHUNK_TRUNCATED,
-                array=self.array,
-                key=key,
-                store=self.store.label,
-            )
+            raise self.disappeared(key)
         return pieces
+
+    def disappeared(self, key: str) -> ChunkError:
+        """The error for an object that was there a moment ago."""
+        return ChunkError(
+            "the object disappeared while parts of it were read; read again",
+            kind=Kind.CHUNK_TRUNCATED,
+            array=self.array,
+            key=key,
+            store=self.store.label,
+        )
 
     def ranges_if_there(self, key: str, ranges: Sequence[Range]) -> list[Bytes] | None:
         """Ranges of an object, each complete; None if there is no object.
@@ -82,7 +115,10 @@ class ObjectRequests:
         """
         if not ranges:
             return []
-        pieces = self.store.get_ranges(key, ranges)
+        return self.got_ranges(key, ranges, self.store.get_ranges(key, ranges))
+
+    def got_ranges(self, key: str, ranges: Sequence[Range], pieces: Sequence[Buffer] | None) -> list[Bytes] | None:
+        """The same for ranges that were read already: counted, and checked for their length."""
         if pieces is None:
             self._count(1, 0)
             return None

@@ -13,7 +13,7 @@ from gpuzarr.errors import Kind, StoreError
 from gpuzarr.store.base import Buffer, Listing
 from gpuzarr.store.keys import check_key, check_prefix
 from gpuzarr.store.options import StoreOptions
-from gpuzarr.store.ranges import check_range, coalesce, cut
+from gpuzarr.store.ranges import Span, check_range, coalesce, cut
 from gpuzarr.store.versions import VersionMemory
 
 __all__ = ["LocalByteStore", "read_at"]
@@ -97,12 +97,7 @@ class LocalByteStore:
 
     def get(self, key: str) -> Buffer | None:
         """See `ByteStore.get`."""
-
-        def read(file: int, status: os.stat_result) -> bytes:
-            self._versions.note(key, (status.st_mtime_ns, status.st_size, status.st_ino))
-            return self._read(key, file, status, 0, status.st_size)
-
-        return self._with_file(key, read)
+        return self.with_file(key, lambda file, status: self._read(key, file, status, 0, status.st_size), whole=True)
 
     def get_range(self, key: str, start: int, length: int) -> Buffer | None:
         """See `ByteStore.get_range`."""
@@ -118,12 +113,38 @@ class LocalByteStore:
 
     def get_ranges(self, key: str, ranges: Sequence[tuple[int, int]]) -> list[Buffer] | None:
         """See `ByteStore.get_ranges`."""
-        spans = coalesce(ranges, self._gap, self.options.coalesce_max)
+        spans = self.spans(ranges)
 
         def read(file: int, status: os.stat_result) -> list[Buffer]:
             return cut(ranges, spans, [self._read(key, file, status, span.start, span.length) for span in spans])
 
         return self._with_file(key, read, part=True)
+
+    def spans(self, ranges: Sequence[tuple[int, int]]) -> list[Span]:
+        """The reads that serve some ranges."""
+        return coalesce(ranges, self._gap, self.options.coalesce_max)
+
+    def with_file(self, key: str, use: Callable[[int, os.stat_result], T], *, whole: bool) -> T | None:
+        """Result of ``use(descriptor, status)`` for a file that may be read; None if there is none.
+
+        For readers of their own: the key, links and the kind of the file have been checked, and that it is the file that
+        other parts were read from. ``whole``: all of it is read at once.
+        """
+
+        def noted(file: int, status: os.stat_result) -> T:
+            self._versions.note(key, (status.st_mtime_ns, status.st_size, status.st_ino))
+            return use(file, status)
+
+        return self._with_file(key, noted) if whole else self._with_file(key, use, part=True)
+
+    def shrunk(self, key: str) -> StoreError:
+        """The error for a file that ended before its size."""
+        return StoreError(
+            "The file became shorter while it was being read. Run the query again.",
+            kind=Kind.STORE_CHANGED,
+            store=self.label,
+            key=key,
+        )
 
     def size(self, key: str) -> int | None:
         """See `ByteStore.size`."""
@@ -265,16 +286,8 @@ class LocalByteStore:
         expected = max(0, min(length, status.st_size - start))
         data = read_at(descriptor, start, expected) if expected else b""
         if len(data) != expected:
-            raise self._shrunk(key)
+            raise self.shrunk(key)
         return data
-
-    def _shrunk(self, key: str) -> StoreError:
-        return StoreError(
-            "The file became shorter while it was being read. Run the query again.",
-            kind=Kind.STORE_CHANGED,
-            store=self.label,
-            key=key,
-        )
 
     def _failed(self, key: str, error: OSError) -> StoreError:
         denied = error.errno in (errno.EACCES, errno.EPERM)
