@@ -12,6 +12,7 @@ import polars as pl
 import pyarrow as pa
 
 from gpuzarr.cf import Decoding
+from gpuzarr.device.frame_memory import FrameMemory
 from gpuzarr.plan.axis import Picks
 from gpuzarr.plan.chunks import ChunkPart
 from gpuzarr.plan.model import Frame, Piece
@@ -52,9 +53,10 @@ class CellBuffer:
     valid: np.ndarray | None
 
     @classmethod
-    def empty(cls, size: int, dtype: np.dtype, nullable: bool) -> CellBuffer:
+    def empty(cls, size: int, dtype: np.dtype, nullable: bool, memory: FrameMemory | None = None) -> CellBuffer:
         """Uninitialised buffer of ``size`` cells."""
-        return cls(np.empty(size, dtype), np.empty(size, np.bool_) if nullable else None)
+        new = np.empty if memory is None else memory.array
+        return cls(new(size, dtype), new(size, np.dtype(np.bool_)) if nullable else None)
 
     def window(self, start: int, shape: tuple[int, ...]) -> CellBuffer:
         """N-dimensional view of ``prod(shape)`` cells from ``start``."""

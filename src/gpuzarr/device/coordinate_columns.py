@@ -21,6 +21,7 @@ from gpuzarr.device.columns import (
     positions,
     series_of,
 )
+from gpuzarr.device.frame_memory import FrameMemory
 from gpuzarr.device.loading import FullLoad
 from gpuzarr.plan.axis import Picks, count
 from gpuzarr.plan.model import Frame, Piece, ScanPlan
@@ -40,15 +41,22 @@ class CoordinateColumns:
     ----------
     cache_bytes
         Bytes of columns kept for the next frames.
+    memory
+        Where new columns lie.
     """
 
-    def __init__(self, plan: ScanPlan, coordinates: Coordinates, *, cache_bytes: int) -> None:
+    def __init__(
+        self, plan: ScanPlan, coordinates: Coordinates, *, cache_bytes: int, memory: FrameMemory | None = None
+    ) -> None:
         self.plan = plan
+        self.memory = memory
         self.coordinates = coordinates
         self.dims = {d.name: i for i, d in enumerate(plan.table.dims)}
         self._cache: OrderedDict[Any, pl.Series] = OrderedDict()
         self._cache_bytes = cache_bytes
         self._cached = 0
+        self._passing: list[Any] = []  # keys of columns that show positions of the leading dimension
+        self._leading: Any = None
         self._numbers = pl.Series("row", np.empty(0, np.int64))
         self._lock = threading.Lock()
 
@@ -106,7 +114,7 @@ class CoordinateColumns:
 
     def _expanded(self, column: Column, cells: list[CellBuffer], axes: tuple[int, ...], frame: Frame) -> pl.Series:
         nullable = any(c.valid is not None for c in cells)
-        out = CellBuffer.empty(frame.rows, cells[0].values.dtype, nullable)
+        out = CellBuffer.empty(frame.rows, cells[0].values.dtype, nullable, self.memory)
         for piece, source in zip(frame.pieces, cells, strict=True):
             expand(source, axes, piece, out)
         return series_of(column, out.values, out.valid)
@@ -114,7 +122,14 @@ class CoordinateColumns:
     def _shared(self, column: Column, axes: tuple[int, ...], frame: Frame, make: Any) -> pl.Series:
         identity = column.array.path if column.array is not None else column.name
         key = (identity, tuple((p.shape, *(_pick_key(p.picks[d]) for d in axes)) for p in frame.pieces))
+        # Frames move on along the leading dimension: what shows its positions serves the neighbours only.
+        passing = None if 0 not in axes else tuple(_pick_key(p.picks[0]) for p in frame.pieces)
         with self._lock:
+            if passing is not None and passing != self._leading:
+                self._leading = passing
+                for old in self._passing:
+                    self._forget(old)
+                self._passing.clear()
             found = self._cache.get(key)
             if found is not None:
                 self._cache.move_to_end(key)
@@ -124,12 +139,19 @@ class CoordinateColumns:
         with self._lock:
             if key in self._cache:
                 return self._cache[key]
-            if size <= self._cache_bytes:
+            if size <= self._cache_bytes and (passing is None or passing == self._leading):
                 self._cache[key] = series
                 self._cached += size
+                if passing is not None:
+                    self._passing.append(key)
                 while self._cached > self._cache_bytes:
-                    self._cached -= int(self._cache.popitem(last=False)[1].estimated_size())
+                    self._forget(next(iter(self._cache)))
         return series
+
+    def _forget(self, key: Any) -> None:
+        series = self._cache.pop(key, None)
+        if series is not None:
+            self._cached -= int(series.estimated_size())
 
     # -- one value, single rows, Boolean leaves ------------------------------------------------------------------
 

@@ -18,6 +18,7 @@ import polars as pl
 from gpuzarr.device.columns import Places, positions
 from gpuzarr.device.coordinate_columns import CoordinateColumns
 from gpuzarr.device.engine_threads import is_engine_thread
+from gpuzarr.device.frame_memory import FrameMemory
 from gpuzarr.device.loading import (
     TASK_BYTES,
     ChunkedColumn,
@@ -92,7 +93,8 @@ class HostDevice:
         self.pool: WorkPool | InlinePool = InlinePool() if inline else WorkPool(workers)
         self.shared = SharedChunks()
         self.scratch = Scratch()
-        self.coordinates = CoordinateColumns(plan, coordinates, cache_bytes=cache_bytes)
+        self.memory = FrameMemory(cache_bytes)
+        self.coordinates = CoordinateColumns(plan, coordinates, cache_bytes=cache_bytes, memory=self.memory)
         self._steps: SimpleQueue[Task] | None = None
         self._jobs: dict[int, FrameJob] = {}
         self._lock = threading.Lock()
@@ -109,7 +111,7 @@ class HostDevice:
                         continue
                     path = leaf.array.path
                     if path not in self.sources:
-                        self.sources[path] = ChunkedColumn(leaf, plan, readers(leaf), options.on_missing)
+                        self.sources[path] = ChunkedColumn(leaf, plan, readers(leaf), options.on_missing, self.memory)
                     out[path] = self.sources[path]
             return out
 
@@ -172,6 +174,7 @@ class HostDevice:
         """Stop all work. Idempotent."""
         error = self._error or ScanCancelled("The scan was closed.")
         self.pool.close()
+        self.memory.close()
         self._fail_all(error)
 
     # -- the jobs' side ------------------------------------------------------------------------------------------

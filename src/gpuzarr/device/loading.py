@@ -15,6 +15,7 @@ import numpy as np
 from gpuzarr.cf import Decoding
 from gpuzarr.codecs import CodecChain
 from gpuzarr.device.columns import CellBuffer, axis_map, place, take
+from gpuzarr.device.frame_memory import FrameMemory
 from gpuzarr.device.shared_chunks import SharedChunks
 from gpuzarr.errors import ChunkError, GpuzarrError, Kind, StoreError
 from gpuzarr.metadata.model import ArrayMetadata
@@ -54,9 +55,18 @@ class ChunkedColumn:
     ----------
     on_missing
         What a chunk that is not stored means, see `gpuzarr.options.ScanOptions`.
+    memory
+        Where frames lie.
     """
 
-    def __init__(self, column: Column, plan: ScanPlan, reader: ChunkReader, on_missing: MissingPolicy) -> None:
+    def __init__(
+        self,
+        column: Column,
+        plan: ScanPlan,
+        reader: ChunkReader,
+        on_missing: MissingPolicy,
+        memory: FrameMemory | None = None,
+    ) -> None:
         assert column.array is not None
         assert column.chain is not None
         assert column.decoding is not None
@@ -67,6 +77,7 @@ class ChunkedColumn:
         self.reader = reader
         self.plan = plan
         self.on_missing = on_missing
+        self.memory = memory
         self.dims = {d.name: i for i, d in enumerate(plan.table.dims)}
         self.order, self.axes = axis_map(column, self.dims)
         self.is_full = len(self.axes) == len(plan.table.dims)
@@ -78,7 +89,7 @@ class ChunkedColumn:
 
     def buffer(self, size: int) -> CellBuffer:
         """Buffer for ``size`` decoded cells."""
-        out = CellBuffer.empty(size, self.decoding.numpy, self.nullable)
+        out = CellBuffer.empty(size, self.decoding.numpy, self.nullable, self.memory)
         if out.valid is not None and not self.decoding.nullable:
             out.valid[...] = True
         return out

@@ -1,0 +1,91 @@
+"""Memory of frames is used again, and never while anybody can see it."""
+
+from __future__ import annotations
+
+import random
+import threading
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pytest
+
+from gpuzarr.device.frame_memory import FrameMemory, _capacity
+
+
+def _views(values: np.ndarray, rng: random.Random) -> object:
+    """Something that shows the array, as the engines, the readers and a user would make it."""
+    array = pa.Array.from_buffers(pa.int64(), len(values), [None, pa.py_buffer(values)])
+    match rng.randrange(6):
+        case 0:
+            return values
+        case 1:
+            return values[7:].reshape(-1)[1:]
+        case 2:
+            return array.slice(11)
+        case 3:
+            return pl.Series("a", array).slice(5)
+        case 4:
+            return pl.DataFrame({"a": pl.Series("a", array)}).lazy()
+        case _:
+            return pl.Series("a", array).to_numpy(allow_copy=False)
+
+
+def _shown(view: object) -> set[int]:
+    if isinstance(view, pl.LazyFrame):
+        view = view.collect()["a"]
+    if isinstance(view, pl.Series):
+        return set(view.unique().to_list())
+    return set(np.unique(np.asarray(view)).tolist())
+
+
+@pytest.mark.parametrize("threads", [1, 4])
+def test_nobody_sees_another_frame(threads):
+    memory = FrameMemory(2**23)
+    wrong: list[tuple[int, set[int]]] = []
+    addresses: list[int] = []
+
+    def work(thread: int) -> None:
+        rng = random.Random(thread)
+        kept: list[tuple[int, object]] = []
+        for step in range(300):
+            values = memory.array(rng.choice([30, 20_000, 20_001, 40_000, 100_000]), np.dtype(np.int64))
+            addresses.append(values.ctypes.data)
+            number = thread * 1000 + step
+            values[:] = number
+            kept.append((number, _views(values, rng)))
+            del values
+            if len(kept) > 6:
+                expected, view = kept.pop(rng.randrange(len(kept)))
+                if (shown := _shown(view)) != {expected}:
+                    wrong.append((expected, shown))
+                del view
+        for expected, view in kept:
+            if _shown(view) != {expected}:
+                wrong.append((expected, _shown(view)))
+
+    workers = [threading.Thread(target=work, args=(t,)) for t in range(threads)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert not wrong
+    assert len(set(addresses)) < len(addresses) / 2  # it was used again
+    assert 0 < memory.kept_bytes <= 2**23
+    memory.close()
+    assert memory.kept_bytes == 0
+
+
+def test_limits():
+    memory = FrameMemory(2**20)
+    kept = [memory.array(2**19, np.dtype(np.uint8)) for _ in range(4)]
+    kept.clear()
+    assert memory.kept_bytes == 2**20
+    last = memory.array(2**19, np.dtype(np.uint8))
+    last[:] = 3
+    memory.close()
+    assert (last == 3).all()
+    del last
+    assert memory.kept_bytes == 0
+    for nbytes in (2**17, 2**17 + 1, 1_000_000, 2**20 - 1, 123_456_789):
+        assert nbytes <= _capacity(nbytes) <= nbytes * 1.15
