@@ -34,6 +34,7 @@ __all__ = [
     "offsets_nbytes",
     "parse_header",
     "parse_offsets",
+    "subset",
     "subset_container",
 ]
 
@@ -199,19 +200,34 @@ def parse_offsets(header: BloscHeader, data: Buffer) -> Int64Array:
     return offsets
 
 
-def block_spans(header: BloscHeader, offsets: Int64Array) -> Int64Array:
-    """Bytes of the container to fetch for each block: int64 ``(nblocks, 2)`` of (start, stop).
+def block_spans(header: BloscHeader, offsets: Int64Array, blocks: Int64Array | None = None) -> Int64Array:
+    """Bytes of the container to fetch for each block (of some, or of all): int64 ``(n, 2)`` of (start, stop).
 
     The size of a block is only written inside of it, so a span reaches to where the next block starts.
     """
+    chosen = np.arange(header.nblocks) if blocks is None else blocks
+    spans = np.empty((len(chosen), 2), np.int64)
+    spans[:, 0] = offsets[chosen]
     if header.is_stored:
-        return np.stack([offsets, offsets + header.block_nbytes(np.arange(header.nblocks))], axis=1)
+        spans[:, 1] = spans[:, 0] + header.block_nbytes(chosen)
+        return spans
+    if (offsets[1:] > offsets[:-1]).all():  # as one thread writes them
+        stops = np.empty(len(offsets), np.int64)
+        stops[:-1], stops[-1:] = offsets[1:], header.cbytes
+        spans[:, 1] = stops[chosen]
+        return spans
     starts = np.append(np.unique(offsets), header.cbytes)
-    return np.stack([offsets, starts[np.searchsorted(starts, offsets, side="right")]], axis=1)
+    spans[:, 1] = starts[np.searchsorted(starts, spans[:, 0], side="right")]
+    return spans
 
 
 def subset_container(header: BloscHeader, blocks: Sequence[int], pieces: Sequence[Buffer]) -> bytes:
-    """A container of some blocks, which every Blosc decoder reads.
+    """A container of some blocks, which every Blosc decoder reads; see `subset`."""
+    return subset(header, blocks, pieces)[1]
+
+
+def subset(header: BloscHeader, blocks: Sequence[int], pieces: Sequence[Buffer]) -> tuple[BloscHeader, bytes]:
+    """A container of some blocks, which every Blosc decoder reads, and its header.
 
     Parameters
     ----------
@@ -224,7 +240,7 @@ def subset_container(header: BloscHeader, blocks: Sequence[int], pieces: Sequenc
 
     Returns
     -------
-    bytes
+    BloscHeader, bytes
         A container whose decoded bytes are those of the blocks, one after the other.
 
     Raises
@@ -232,31 +248,36 @@ def subset_container(header: BloscHeader, blocks: Sequence[int], pieces: Sequenc
     ChunkError
         A piece that does not hold the streams of its block.
     """
-    sizes = header.block_nbytes(np.asarray(blocks, np.int64))
-    nbytes = int(sizes.sum())
+    sizes = [min(header.blocksize, header.nbytes - block * header.blocksize) for block in blocks]
+    nbytes = sum(sizes)
+    blocksize = min(header.blocksize, nbytes)
     flags = header.flags
+    views = [memoryview(piece).cast("B") for piece in pieces]
     if header.is_stored:
-        for block, piece, size in zip(blocks, pieces, sizes, strict=True):
-            if len(piece) != size:
-                raise _error(f"has {len(piece)} of the {size} bytes of block {block}", Kind.CHUNK_TRUNCATED)
-        head = _HEADER.pack(
-            VERSION, CODEC_VERSION, flags, header.typesize, nbytes, min(header.blocksize, nbytes), nbytes + 16
-        )
-        return b"".join([head, *(memoryview(piece).cast("B") for piece in pieces)])
+        for block, view, size in zip(blocks, views, sizes, strict=True):
+            if len(view) != size:
+                raise _error(f"has {len(view)} of the {size} bytes of block {block}", Kind.CHUNK_TRUNCATED)
+        found = BloscHeader(flags, header.typesize, nbytes, blocksize, HEADER_NBYTES + nbytes)
+        return found, b"".join([_packed(found), *views])
     if nbytes < header.blocksize:  # the shorter last block alone: as a full block it would count as split
         flags |= FLAG_NO_SPLIT
-    checked = []
-    for block, piece, size in zip(blocks, pieces, sizes, strict=True):
-        view = memoryview(piece).cast("B")
-        checked.append(view[: _block_stored_nbytes(view, header.splits if size == header.blocksize else 1, block)])
-    first = HEADER_NBYTES + 4 * len(checked)
-    offsets = first + np.concatenate([[0], np.cumsum([len(view) for view in checked], dtype=np.int64)])
-    if offsets[-1] > 2**31 - 1:
-        raise _error(f"has {offsets[-1]} bytes in {len(checked)} blocks")
-    head = _HEADER.pack(
-        VERSION, CODEC_VERSION, flags, header.typesize, nbytes, min(header.blocksize, nbytes), int(offsets[-1])
+    offsets = []
+    position = HEADER_NBYTES + 4 * len(views)
+    for i, (block, size) in enumerate(zip(blocks, sizes, strict=True)):
+        splits = header.splits if size == header.blocksize else 1
+        views[i] = views[i][: _block_stored_nbytes(views[i], splits, block)]
+        offsets.append(position)
+        position += len(views[i])
+    if position > 2**31 - 1:
+        raise _error(f"has {position} bytes in {len(views)} blocks")
+    found = BloscHeader(flags, header.typesize, nbytes, blocksize, position)
+    return found, b"".join([_packed(found), struct.pack(f"<{len(offsets)}i", *offsets), *views])
+
+
+def _packed(header: BloscHeader) -> bytes:
+    return _HEADER.pack(
+        VERSION, CODEC_VERSION, header.flags, header.typesize, header.nbytes, header.blocksize, header.cbytes
     )
-    return b"".join([head, offsets[:-1].astype("<i4").tobytes(), *checked])
 
 
 def _block_stored_nbytes(view: memoryview, splits: int, block: int) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -92,11 +92,8 @@ def touched_blocks(header_blocksize: int, runs: npt.NDArray[np.int64]) -> npt.ND
 
 
 def decode_blocks(
-    header: blosc.BloscHeader,
-    blocks: npt.NDArray[np.int64],
-    stored: Callable[[int], Bytes],
-    target: Bytes,
-) -> npt.NDArray[np.int64]:
+    header: blosc.BloscHeader, blocks: npt.NDArray[np.int64], stored: Sequence[Bytes], target: Bytes
+) -> list[tuple[int, int]]:
     """Decode some blocks of a container into their places.
 
     Parameters
@@ -106,35 +103,41 @@ def decode_blocks(
     blocks
         Ascending block numbers.
     stored
-        The stored bytes of a block by number.
+        The stored bytes of each of them.
     target
         Memory of the whole decoded container.
 
     Returns
     -------
-    ndarray
-        int64 ``(n, 2)``: the (start, stop) of the bytes that were decoded.
+    list
+        The (start, stop) of the bytes that were decoded, ascending.
     """
-    runs = []
-    for start, stop, container in block_runs(header, blocks, stored):
-        part = blosc.parse_header(container, stored_nbytes=len(container), expected_nbytes=stop - start)
+    runs = block_runs(header, blocks, stored)
+    for start, stop, part, container in runs:
         _decompress(part, container, target[start:stop])
-        runs.append((start, stop))
-    return np.array(runs, np.int64).reshape(-1, 2)
+    return [(start, stop) for start, stop, _, _ in runs]
 
 
 def block_runs(
-    header: blosc.BloscHeader, blocks: npt.NDArray[np.int64], stored: Callable[[int], Bytes]
-) -> list[tuple[int, int, Bytes]]:
-    """Runs of neighbouring blocks as containers of their own: (first decoded byte, last + 1, container); see `decode_blocks`."""
-    cuts = np.flatnonzero(np.diff(blocks) != 1) + 1
+    header: blosc.BloscHeader, blocks: npt.NDArray[np.int64], stored: Sequence[Bytes]
+) -> list[tuple[int, int, blosc.BloscHeader, Bytes]]:
+    """Runs of neighbouring blocks as containers of their own; see `decode_blocks`.
+
+    Returns
+    -------
+    list
+        First decoded byte, last one + 1, header and bytes of the container.
+    """
+    numbers = blocks.tolist()
     runs = []
-    for run in np.split(blocks, cuts) if len(blocks) else ():
-        start = int(run[0]) * header.blocksize
-        stop = min((int(run[-1]) + 1) * header.blocksize, header.nbytes)
-        numbers = run.tolist()
-        container = np.frombuffer(blosc.subset_container(header, numbers, [stored(n) for n in numbers]), np.uint8)
-        runs.append((start, stop, container))
+    first = 0
+    for last in range(1, len(numbers) + 1):
+        if last < len(numbers) and numbers[last] == numbers[last - 1] + 1:
+            continue
+        part, container = blosc.subset(header, numbers[first:last], stored[first:last])
+        start = numbers[first] * header.blocksize
+        runs.append((start, start + part.nbytes, part, np.frombuffer(container, np.uint8)))
+        first = last
     return runs
 
 

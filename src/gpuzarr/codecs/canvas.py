@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+
 import numpy as np
-import numpy.typing as npt
 
 from gpuzarr.codecs.layout import StoredLayout
 from gpuzarr.codecs.steps import Bytes
@@ -31,13 +32,13 @@ class Canvas:
             self._flat = np.empty(layout.nbytes // native.itemsize, native)
         self.data: Bytes = self._flat.view(np.uint8)
 
-    def finish(self, runs: npt.NDArray[np.int64]) -> np.ndarray:
-        """The chunk, after the bytes of ``runs`` (``(n, 2)``, apart from each other) were written to ``data``.
+    def finish(self, runs: Iterable[Sequence[int]]) -> np.ndarray:
+        """The chunk, after the bytes of ``runs`` ((start, stop), apart from each other) were written to ``data``.
 
         An element of which only a part was written stays undefined.
         """
         if not self._layout.dtype.isnative:
             itemsize = self._layout.dtype.itemsize
-            for start, stop in runs.tolist():
+            for start, stop in runs:
                 self._flat[-(-start // itemsize) : stop // itemsize].byteswap(inplace=True)
         return self._layout.view(self._flat)

@@ -323,10 +323,10 @@ class CodecChain:
     ) -> tuple[np.ndarray, int]:
         """Decode blocks of a Blosc container at hand; the rest of the chunk stays undefined."""
         offsets = blosc.parse_offsets(header, container[blosc.HEADER_NBYTES :])
-        spans = blosc.block_spans(header, offsets)
+        spans = blosc.block_spans(header, offsets, blocks).tolist()
         canvas = Canvas(layout, out)
-        runs = decode_blocks(header, blocks, lambda n: container[spans[n, 0] : spans[n, 1]], canvas.data)
-        return canvas.finish(runs), int((runs[:, 1] - runs[:, 0]).sum())
+        runs = decode_blocks(header, blocks, [container[start:stop] for start, stop in spans], canvas.data)
+        return canvas.finish(runs), sum(stop - start for start, stop in runs)
 
     def _undo_bytes(self, data: Bytes, out: Bytes | None, until: int = 0) -> Bytes:
         """Undo the byte steps from the last one to number ``until``; the result may be ``out`` or not."""

@@ -15,6 +15,7 @@ from gpuzarr.errors import ChunkError, GpuzarrError
 from gpuzarr.metadata.model import ArrayMetadata
 from gpuzarr.reader.fetch_plan import ChunkFetch, FetchPlanner
 from gpuzarr.reader.groups import ChunkGroup, group_chunks
+from gpuzarr.reader.needs import NeedsMemory
 from gpuzarr.reader.requests import ObjectRequests, Payload, request_count
 from gpuzarr.reader.shard_index import IndexCache, ShardLocator
 from gpuzarr.statistics import ScanStatistics
@@ -61,6 +62,7 @@ class ChunkReader:
         self._chain = chain
         self._statistics = statistics
         self._requests = ObjectRequests(store, array.path, statistics)
+        self._needs = NeedsMemory(chain, self._requests.costs)
         self._indexes = indexes if indexes is not None else IndexCache()
         self._billed_indexes = IndexCache()
 
@@ -235,7 +237,7 @@ class ChunkReader:
         whole: Bytes | None,
     ) -> list[ChunkFetch] | None:
         """What to fetch for the chunks that are stored; None if there is no object."""
-        planner = FetchPlanner(self._chain, requests)
+        planner = FetchPlanner(self._chain, requests, self._needs)
         if not self._chain.is_sharded:
             return planner.plan(key, [(int(positions[0]), 0, None)], boxes)
         spans = ShardLocator(self._chain, requests, cache).spans(key, indices[positions], whole)

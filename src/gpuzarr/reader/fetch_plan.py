@@ -12,12 +12,12 @@ import numpy as np
 import numpy.typing as npt
 
 from gpuzarr.codecs import blosc
-from gpuzarr.codecs.bytes_blosc import block_runs, decode_blocks, is_divisible, predicted_blocksize, touched_blocks
+from gpuzarr.codecs.bytes_blosc import block_runs, decode_blocks, is_divisible, predicted_blocksize
 from gpuzarr.codecs.canvas import Canvas
 from gpuzarr.codecs.chain import CodecChain
-from gpuzarr.codecs.layout import Box, covers
 from gpuzarr.codecs.steps import Bytes
 from gpuzarr.errors import ChunkError
+from gpuzarr.reader.needs import BoxNeeds, NeedsMemory
 from gpuzarr.reader.policy import ReadCosts
 from gpuzarr.reader.requests import ObjectRequests, Range, request_count
 
@@ -73,8 +73,7 @@ class _Probe:
     position: int
     start: int
     length: int | None
-    box: Box
-    runs: Int64Array
+    needs: BoxNeeds
     nbytes: int
     data: Bytes = field(default_factory=lambda: np.empty(0, np.uint8))
 
@@ -88,11 +87,14 @@ class FetchPlanner:
         Codecs of a chunk.
     requests
         How block tables are read.
+    memory
+        What boxes need, kept from object to object.
     """
 
-    def __init__(self, chain: CodecChain, requests: ObjectRequests) -> None:
+    def __init__(self, chain: CodecChain, requests: ObjectRequests, memory: NeedsMemory) -> None:
         self._chain = chain
         self._requests = requests
+        self._memory = memory
         self._costs: ReadCosts = requests.costs
 
     def plan(
@@ -111,17 +113,18 @@ class FetchPlanner:
         """
         fetches: list[ChunkFetch] = []
         probes: list[_Probe] = []
+        divides = self._chain.is_divisible and self._chain.chunk_nbytes > self._costs.least_saved
         for position, start, length in chunks:
-            box = self._box(boxes, position)
-            if box is None or not self._chain.is_divisible or self._chain.chunk_nbytes <= self._costs.least_saved:
-                fetches.append(self._whole(position, start, length, box))
+            needs = self._memory.of(boxes, position)
+            if needs is None or not divides:
+                fetches.append(self._whole(position, start, length, needs))
                 continue
             if self._chain.is_plain:
-                fetches.append(self._rows(position, start, length, box))
+                fetches.append(self._rows(position, start, length, needs))
                 continue
-            probe = self._probe(position, start, length, box)
+            probe = self._probe(position, start, length, needs)
             if probe is None:
-                fetches.append(self._whole(position, start, length, box))
+                fetches.append(self._whole(position, start, length, needs))
             else:
                 probes.append(probe)
         if probes and not self._read_probes(key, probes):
@@ -135,16 +138,10 @@ class FetchPlanner:
 
     def at_hand(self, position: int, start: int, length: int, boxes: Int64Array | None) -> ChunkFetch:
         """The fetch of a chunk whose object is there already."""
-        return self._whole(position, start, length, self._box(boxes, position))
+        return self._whole(position, start, length, self._memory.of(boxes, position))
 
-    def _box(self, boxes: Int64Array | None, position: int) -> Box | None:
-        if boxes is None:
-            return None
-        box = tuple((int(start), int(stop)) for start, stop in boxes[position])
-        return None if covers(box, self._chain.chunk_shape) else box
-
-    def _whole(self, position: int, start: int, length: int | None, box: Box | None) -> ChunkFetch:
-        chain = self._chain
+    def _whole(self, position: int, start: int, length: int | None, needs: BoxNeeds | None) -> ChunkFetch:
+        chain, box = self._chain, None if needs is None else needs.box
 
         def decode(pieces: list[Bytes], out: np.ndarray | None) -> tuple[np.ndarray, int]:
             return chain.decode_counted(pieces[0], out, box)
@@ -153,42 +150,39 @@ class FetchPlanner:
         span = (start, None if length is None else start + length)
         return ChunkFetch(position, ranges, decode, length is None, span)
 
-    def _rows(self, position: int, start: int, length: int | None, box: Box) -> ChunkFetch:
+    def _rows(self, position: int, start: int, length: int | None, needs: BoxNeeds) -> ChunkFetch:
         """The rows of an uncompressed chunk that a box needs, or the whole of it."""
-        layout = self._chain.layout
+        layout, rows = self._chain.layout, needs.rows
         assert layout is not None
-        runs = layout.runs(box)
-        ranges = [(start + a, b - a) for a, b in runs.tolist()]
-        needed = sum(n for _, n in ranges)
-        if not self._costs.pays(layout.nbytes, needed, request_count(self._costs, ranges)):
-            return self._whole(position, start, length, box)
+        if rows is None:
+            return self._whole(position, start, length, needs)
 
         def decode(pieces: list[Bytes], out: np.ndarray | None) -> tuple[np.ndarray, int]:
             canvas = Canvas(layout, out)
-            for (a, b), piece in zip(runs.tolist(), pieces, strict=True):
-                canvas.data[a:b] = piece
-            return canvas.finish(runs), needed
+            for (at, n), piece in zip(rows, pieces, strict=True):
+                canvas.data[at : at + n] = piece
+            return canvas.finish(needs.runs), sum(n for _, n in rows)
 
         def cut(pieces: list[Bytes]) -> list[Part]:
-            return [(a, b - a, piece) for (a, b), piece in zip(runs.tolist(), pieces, strict=True)]
+            return [(at, n, piece) for (at, n), piece in zip(rows, pieces, strict=True)]
 
+        ranges = rows if start == 0 else [(start + at, n) for at, n in rows]
         return ChunkFetch(position, ranges, decode, length is None, (start, start + layout.nbytes), cut)
 
-    def _probe(self, position: int, start: int, length: int | None, box: Box) -> _Probe | None:
+    def _probe(self, position: int, start: int, length: int | None, needs: BoxNeeds) -> _Probe | None:
         """Where inner blocks of a Blosc container may be read alone: the bytes to look at first."""
         chain, layout = self._chain, self._chain.layout
         codec = chain.blosc_codec
         assert codec is not None
         assert layout is not None
-        runs = layout.runs(box)
         blocksize = predicted_blocksize(codec, layout.nbytes)
         table = blosc.HEADER_NBYTES + 4 * -(-layout.nbytes // blocksize)
         whole = length if length is not None else layout.nbytes // 2  # what shuffled floats often come to
-        touched = len(touched_blocks(blocksize, runs)) * blocksize
+        touched = len(needs.blocks(blocksize)) * blocksize
         needed = table + int(whole * min(1.0, touched / layout.nbytes))
         if table >= whole or not self._costs.pays(whole, needed, 2, 1):
             return None
-        return _Probe(position, start, length, box, runs, table)
+        return _Probe(position, start, length, needs, table)
 
     def _read_probes(self, key: str, probes: list[_Probe]) -> bool:
         if probes[0].length is None:  # one chunk, which is the object
@@ -216,26 +210,26 @@ class FetchPlanner:
             probe.data = np.concatenate([probe.data, *more])
         head = len(probe.data)
         offsets = blosc.parse_offsets(header, probe.data[blosc.HEADER_NBYTES :])
-        spans = blosc.block_spans(header, offsets)
-        blocks = touched_blocks(header.blocksize, probe.runs)
-        ranges = _unread(spans[blocks], head)
+        blocks = probe.needs.blocks(header.blocksize)
+        spans = blosc.block_spans(header, offsets, blocks).tolist()
+        ranges = _unread(spans, head)
         needed = sum(n for _, n in ranges)
-        nbytes = int(header.block_nbytes(blocks).sum())
         if not self._costs.pays(header.cbytes - head, needed, request_count(self._costs, ranges)):
             return self._rest(probe, header)
 
-        def stored(pieces: list[Bytes]) -> Callable[[int], Bytes]:
+        def stored(pieces: list[Bytes]) -> list[Bytes]:
+            if len(pieces) == len(spans) == 1 and spans[0][0] >= head:
+                return pieces
             parts = [(0, probe.data), *((start, piece) for (start, _), piece in zip(ranges, pieces, strict=True))]
-            return lambda n: _cut(parts, spans[n, 0], spans[n, 1])
+            return [_cut(parts, start, stop) for start, stop in spans]
 
         def decode(pieces: list[Bytes], out: np.ndarray | None) -> tuple[np.ndarray, int]:
             canvas = Canvas(layout, out)
             runs = decode_blocks(header, blocks, stored(pieces), canvas.data)
-            return canvas.finish(runs), nbytes
+            return canvas.finish(runs), sum(stop - start for start, stop in runs)
 
         def cut(pieces: list[Bytes]) -> list[Part]:
-            found = block_runs(header, blocks, stored(pieces))
-            return [(start, stop - start, container) for start, stop, container in found]
+            return [(start, stop - start, data) for start, stop, _, data in block_runs(header, blocks, stored(pieces))]
 
         moved = [(probe.start + start, length) for start, length in ranges]
         return ChunkFetch(probe.position, moved, decode, False, (probe.start, probe.start + header.cbytes), cut)
@@ -249,7 +243,7 @@ class FetchPlanner:
             return np.concatenate([probe.data[: header.cbytes], *pieces])
 
         def decode(pieces: list[Bytes], out: np.ndarray | None) -> tuple[np.ndarray, int]:
-            return chain.decode_counted(whole(pieces), out, probe.box)
+            return chain.decode_counted(whole(pieces), out, probe.needs.box)
 
         def cut(pieces: list[Bytes]) -> list[Part]:
             return [(0, -1, whole(pieces))]
@@ -257,10 +251,10 @@ class FetchPlanner:
         return ChunkFetch(probe.position, ranges, decode, False, (probe.start, probe.start + header.cbytes), cut)
 
 
-def _unread(spans: Int64Array, head: int) -> list[Range]:
+def _unread(spans: list[list[int]], head: int) -> list[Range]:
     """Ranges of some blocks beyond the first ``head`` bytes, ascending, touching ones joined."""
     ranges: list[Range] = []
-    for start, stop in sorted((max(int(a), head), int(b)) for a, b in spans):
+    for start, stop in sorted((max(start, head), stop) for start, stop in spans):
         if stop <= start:
             continue
         if ranges and start <= sum(ranges[-1]):

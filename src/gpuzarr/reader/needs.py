@@ -1,0 +1,98 @@
+"""What a box needs of a chunk, worked out once for all chunks of which the same cells are needed."""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+from gpuzarr.codecs.bytes_blosc import touched_blocks
+from gpuzarr.codecs.chain import CodecChain
+from gpuzarr.codecs.layout import Box, covers
+from gpuzarr.reader.policy import ReadCosts
+from gpuzarr.reader.requests import Range, request_count
+
+__all__ = ["BoxNeeds", "NeedsMemory"]
+
+Int64Array = npt.NDArray[np.int64]
+
+_MOST_BOXES = 64
+
+
+class BoxNeeds:
+    """The decoded bytes that hold a box of a chunk.
+
+    What is computed late is computed from what never changes: threads that do it twice come to the same end.
+
+    Parameters
+    ----------
+    chain
+        Codecs of the chunk.
+    costs
+        Of its store.
+    box
+        (start, stop) per dimension of the chunk; not the whole of it.
+    """
+
+    def __init__(self, chain: CodecChain, costs: ReadCosts, box: Box) -> None:
+        self.box = box
+        self._chain = chain
+        self._costs = costs
+        self._blocks: dict[int, Int64Array] = {}
+
+    @cached_property
+    def runs(self) -> Int64Array:
+        """Bytes of the chunk as it is stored before compression, see `StoredLayout.runs`."""
+        assert self._chain.layout is not None
+        return self._chain.layout.runs(self.box)
+
+    @cached_property
+    def rows(self) -> list[Range] | None:
+        """The runs as ranges of an uncompressed chunk; None where reading all of it costs less."""
+        assert self._chain.layout is not None
+        ranges = [(start, stop - start) for start, stop in self.runs.tolist()]
+        needed = sum(n for _, n in ranges)
+        pays = self._costs.pays(self._chain.layout.nbytes, needed, request_count(self._costs, ranges))
+        return ranges if pays else None
+
+    def blocks(self, blocksize: int) -> Int64Array:
+        """Ascending numbers of the blocks of this many decoded bytes that hold the box; read-only."""
+        found = self._blocks.get(blocksize)
+        if found is None:
+            found = touched_blocks(blocksize, self.runs)
+            found.flags.writeable = False
+            if len(self._blocks) >= _MOST_BOXES:
+                self._blocks = {}
+            self._blocks[blocksize] = found
+        return found
+
+
+class NeedsMemory:
+    """`BoxNeeds` of the boxes that were asked for last.
+
+    Parameters
+    ----------
+    chain, costs
+        As for `BoxNeeds`.
+    """
+
+    def __init__(self, chain: CodecChain, costs: ReadCosts) -> None:
+        self._chain = chain
+        self._costs = costs
+        self._known: dict[bytes, BoxNeeds | None] = {}
+
+    def of(self, boxes: Int64Array | None, position: int) -> BoxNeeds | None:
+        """What a chunk needs, boxes int64 ``(n, ndim, 2)``; None: all of it."""
+        if boxes is None:
+            return None
+        key = boxes[position].tobytes()
+        known = self._known
+        if key in known:
+            return known[key]
+        box = tuple((int(start), int(stop)) for start, stop in boxes[position])
+        needs = None if covers(box, self._chain.chunk_shape) else BoxNeeds(self._chain, self._costs, box)
+        if len(known) >= _MOST_BOXES:
+            self._known = known = {}
+        known[key] = needs
+        return needs
