@@ -33,6 +33,10 @@ class ScanStatistics:
         Rows handed out.
     waves, streams_batched
         Of scans through a device: chunks decoded together, and streams that its batch decoder took.
+    waves_direct
+        Fetches of those scans that went from files to device memory without passing through host memory.
+    bytes_copied
+        Stored bytes that were copied once more on the host, from what a store returned into page-locked memory.
     chunks_on_host, chunks_retried
         Of those scans: chunks that the host decoded because no batch does it, and because a batch failed.
     columns_on_host
@@ -53,6 +57,8 @@ class ScanStatistics:
     tiles_skipped_late: int = 0
     rows: int = 0
     waves: int = 0
+    waves_direct: int = 0
+    bytes_copied: int = 0
     streams_batched: int = 0
     chunks_on_host: int = 0
     chunks_retried: int = 0

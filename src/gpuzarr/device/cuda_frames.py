@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 import polars as pl
 
 from gpuzarr.device.base import Device
-from gpuzarr.device.memory_pool import PinnedPool
+from gpuzarr.device.memory_pool import DirectPool, PinnedPool
 from gpuzarr.device.runtime_cuda import CudaRuntime, CudaStream, current_runtime
 from gpuzarr.device.wave import WaveDevice
 from gpuzarr.device.wave_frame import DeviceColumn, DeviceFrame
@@ -24,6 +24,7 @@ SHARE_OF_FREE = 0.25
 """Of free device memory for waves in flight, where no budget is given."""
 
 _pools: dict[int, PinnedPool] = {}
+_direct_pools: dict[int, DirectPool] = {}
 
 
 def open_device(dataset: Dataset, plan: ScanPlan, statistics: ScanStatistics) -> Device[DeviceFrame]:
@@ -57,6 +58,7 @@ def _open(
         workers=dataset.workers,
         budget=budget if budget is not None else int(SHARE_OF_FREE * runtime.free_nbytes()),
         pinned=_pool(runtime),
+        direct=_direct_pool(runtime),
         together=2**20 if dataset.store.is_local else 0,
         cache_bytes=dataset.budget // 4,
         finish=finish,
@@ -67,6 +69,11 @@ def _open(
 def _pool(runtime: CudaRuntime) -> PinnedPool:
     """Page-locked memory of the process, kept from scan to scan."""
     return _pools.setdefault(id(runtime), PinnedPool(runtime))
+
+
+def _direct_pool(runtime: CudaRuntime) -> DirectPool:
+    """Device memory of the process that files are read into."""
+    return _direct_pools.setdefault(id(runtime), DirectPool(runtime))
 
 
 def to_cudf_polars(frame: DeviceFrame) -> Any:

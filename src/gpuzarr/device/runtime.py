@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from gpuzarr.codecs.batch import BatchDecoder
 from gpuzarr.codecs.tables import ChecksumKind
+from gpuzarr.device.file_reads import RangeReader
 from gpuzarr.kernels.launch import Launch
 
 __all__ = ["Bytes", "DeviceBuffer", "DeviceMemoryError", "Event", "PinnedBuffer", "Runtime", "Stream"]
@@ -96,6 +97,8 @@ class Runtime(Protocol):
         Decodes batches of streams in device memory.
     verifies
         Checksums that its kernels compute.
+    files
+        Reads files into its memory, and into page-locked memory.
     """
 
     @property
@@ -107,12 +110,27 @@ class Runtime(Protocol):
     @property
     def verifies(self) -> frozenset[ChecksumKind]: ...
 
+    @property
+    def files(self) -> RangeReader: ...
+
     def stream(self) -> Stream:
         """A new stream."""
         ...
 
     def allocate(self, nbytes: int, stream: Stream) -> DeviceBuffer:
         """Uninitialised device memory, usable in the stream from now on.
+
+        Raises
+        ------
+        DeviceMemoryError
+            There is not so much.
+        """
+        ...
+
+    def direct(self, nbytes: int) -> DeviceBuffer:
+        """Uninitialised device memory that files can be read into, usable at once and without a stream. Slow: keep it.
+
+        It must not be dropped before the device has done with it.
 
         Raises
         ------

@@ -15,6 +15,8 @@ import numpy as np
 
 from gpuzarr.codecs.batch import BatchDecoder
 from gpuzarr.codecs.tables import ChecksumKind
+from gpuzarr.device.file_reads import PreadReader, RangeReader
+from gpuzarr.device.kvikio_files import KvikioReader
 from gpuzarr.device.runtime import Bytes, DeviceMemoryError, Stream
 from gpuzarr.errors import EnvironmentLacksError, Kind
 from gpuzarr.kernels import loader
@@ -56,7 +58,7 @@ class CudaStream:
 class CudaBuffer:
     """Device memory that RMM or the driver's pool takes back in the order of the stream it came from."""
 
-    def __init__(self, owner: Any, address: int, nbytes: int, stream: CudaStream) -> None:
+    def __init__(self, owner: Any, address: int, nbytes: int, stream: CudaStream | None) -> None:
         self.owner = owner
         self.address = address
         self.nbytes = nbytes
@@ -103,6 +105,7 @@ class CudaRuntime:
         self.name = properties["name"].decode()
         self.verifies = frozenset(ChecksumKind)
         self._use_rmm = find_spec("rmm") is not None
+        self.files = _range_reader()
 
     def activate(self) -> None:
         """See `Runtime.activate`."""
@@ -134,6 +137,21 @@ class CudaRuntime:
             if "cudaErrorMemoryAllocation" not in str(error):
                 raise
             raise DeviceMemoryError(nbytes, self.free_nbytes()) from error
+
+    def direct(self, nbytes: int) -> CudaBuffer:
+        """See `Runtime.direct`: of ``cudaMalloc``, which cuFile can register; ``cudaFree`` waits for the device."""
+        import cupy
+
+        self.activate()
+        try:
+            owner = cupy.cuda.Memory(nbytes)
+        except (MemoryError, cupy.cuda.memory.OutOfMemoryError) as error:
+            raise DeviceMemoryError(nbytes, self.free_nbytes()) from error
+        except cupy.cuda.runtime.CUDARuntimeError as error:
+            if "cudaErrorMemoryAllocation" not in str(error):
+                raise
+            raise DeviceMemoryError(nbytes, self.free_nbytes()) from error
+        return CudaBuffer(owner, int(owner.ptr), nbytes, None)
 
     def pinned(self, nbytes: int) -> CudaPinned:
         """See `Runtime.pinned`."""
@@ -194,6 +212,14 @@ def _range(name: str) -> Any:
         yield
     finally:
         nvtx.RangePop()
+
+
+def _range_reader() -> RangeReader:
+    """The one by kvikio where it is there."""
+    try:
+        return KvikioReader()
+    except Exception:  # missing, or broken in whatever way: `gpuzarr.probe` says which
+        return PreadReader()
 
 
 _runtimes: dict[int, CudaRuntime] = {}

@@ -11,7 +11,7 @@ import contextlib
 import ctypes
 import threading
 import weakref
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from typing import Any
 
@@ -20,6 +20,7 @@ import numpy as np
 from gpuzarr.codecs.batch import BatchDecoder, Status
 from gpuzarr.codecs.batch_host import HostBatchDecoder
 from gpuzarr.codecs.tables import ChecksumKind
+from gpuzarr.device.file_reads import PreadReader, RangeReader
 from gpuzarr.device.runtime import Bytes, DeviceMemoryError, Stream
 from gpuzarr.kernels import twins
 from gpuzarr.kernels.launch import Launch
@@ -140,6 +141,8 @@ class HostRuntime:
         Whether queued work waits until somebody waits for it.
     decoder
         Of batches.
+    files
+        Reads files.
 
     Attributes
     ----------
@@ -147,6 +150,8 @@ class HostRuntime:
         Allocations so far; bytes in use now and at most.
     damage
         Writes outside of buffers that were noticed when they were freed.
+    stages
+        How often each stage ran.
     """
 
     name = "host memory"
@@ -159,12 +164,15 @@ class HostRuntime:
         deferred: bool = False,
         decoder: BatchDecoder | None = None,
         verifies: frozenset[ChecksumKind] | None = None,
+        files: RangeReader | None = None,
     ) -> None:
         self.capacity = capacity
         self.fails = fails
         self.deferred = deferred
         self.decoder: BatchDecoder = decoder if decoder is not None else HostBatchDecoder()
         self.verifies = verifies if verifies is not None else frozenset(ChecksumKind)
+        self.files: RangeReader = files if files is not None else PreadReader()
+        self.stages: Counter[str] = Counter()
         self.allocations = self.used = self.peak = self.live = 0
         self.uploads = self.downloads = 0
         self.damage: list[str] = []
@@ -206,6 +214,10 @@ class HostRuntime:
             memory[start : start + nbytes] = FREED
 
         stream.put(free)
+
+    def direct(self, nbytes: int) -> HostBuffer:
+        """See `Runtime.direct`."""
+        return self.allocate(nbytes, HostStream(None))
 
     def pinned(self, nbytes: int) -> HostPinned:
         """See `Runtime.pinned`."""
@@ -252,7 +264,9 @@ class HostRuntime:
         """Nothing to do."""
 
     def stage(self, name: str) -> contextlib.AbstractContextManager[None]:
-        """Nothing to do."""
+        """Counts it."""
+        with self._lock:
+            self.stages[name] += 1
         return contextlib.nullcontext()
 
     @staticmethod

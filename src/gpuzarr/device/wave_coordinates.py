@@ -22,7 +22,7 @@ from gpuzarr.table.coordinates import Coordinates
 from gpuzarr.table.model import Column
 
 if TYPE_CHECKING:
-    from gpuzarr.device.wave import WaveJob
+    from gpuzarr.device.wave_job import WaveJob
 
 __all__ = ["DeviceCoordinates"]
 

@@ -14,7 +14,7 @@ from gpuzarr.codecs.chunk_set import ChunkLabel
 from gpuzarr.codecs.decode_plan import batches, decode_on_host, realigned, verify_stored
 from gpuzarr.codecs.stream_plan import StoredChunks, StreamPlan, plan_streams
 from gpuzarr.codecs.tables import Algorithm, ChecksumKind, FilterKind, FilterTable
-from gpuzarr.device.memory_pool import Lease, PinnedPool
+from gpuzarr.device.memory_pool import DirectMemory, Lease, PinnedPool
 from gpuzarr.device.runtime import Bytes, DeviceBuffer, Runtime, Stream
 from gpuzarr.device.wave_fetch import FetchedChunk, Slot
 from gpuzarr.device.wave_tables import PackedTables, TablePack
@@ -38,8 +38,17 @@ HUGE_NBYTES = 16 << 20
 class ChunkMemory:
     """Device memory that holds chunks; keeps the stream that frees it behind its readers."""
 
-    buffer: DeviceBuffer
+    buffer: DeviceBuffer | DirectMemory
     stream: Stream
+
+
+@dataclass(frozen=True, eq=False)
+class _Source:
+    """The stored bytes in device memory: where they begin, and whether they are there already."""
+
+    memory: ChunkMemory
+    address: int
+    is_filled: bool
 
 
 @dataclass(eq=False)
@@ -54,8 +63,8 @@ class DecodedWave:
         Streams that batches decoded; chunks that the host decoded because the plan says so, or because a batch failed.
     nbytes
         Decoded bytes.
-    stored
-        The stored bytes, of which some chunks are gathered as they are.
+    stored, stored_address
+        The stored bytes, of which some chunks are gathered as they are, and where they begin.
     """
 
     slots: list[Slot]
@@ -64,6 +73,7 @@ class DecodedWave:
     retried: int = 0
     nbytes: int = 0
     stored: ChunkMemory | None = None
+    stored_address: int = 0
     leases: list[Lease] = field(default_factory=list)
     tables: list[PackedTables] = field(default_factory=list)
 
@@ -97,6 +107,7 @@ def decode(
     pool: PinnedPool,
     stream: Stream,
     run_all: Callable[[list[Callable[[], None]]], None],
+    direct: DirectMemory | None = None,
 ) -> DecodedWave:
     """Decode fetched chunks into device memory.
 
@@ -106,6 +117,9 @@ def decode(
         Of one wave.
     arena
         Their stored bytes, page-locked; must stay until the stream is done.
+    direct
+        Device memory that holds the stored bytes already, where they are: then nobody looks at ``arena``, which only
+        stands for it.
     run_all
         Runs functions, at once if it can, and waits for all of them.
 
@@ -128,7 +142,8 @@ def decode(
         memory = ChunkMemory(out, stream)
         failed = np.zeros(len(plan), np.bool_)
         if not host.all():
-            failed = _run_batches(plan, arena, host, as_stored, out, runtime, pool, stream, wave)
+            source = _source(arena, first, direct, runtime, stream)
+            failed = _run_batches(plan, source, arena, host, as_stored, out, runtime, pool, stream, wave)
         _decode_on_host(plan, layout, host | failed, out, runtime, pool, stream, wave, run_all)
         _upload_decoded(chunks, layout, out, runtime, pool, stream, wave)
         keep = ~(host | failed)
@@ -143,7 +158,7 @@ def decode(
         if wave.stored is not None:
             for entry in np.flatnonzero(as_stored).tolist():
                 offset = int(plan.chunks.start[entry])
-                wave.slots[int(layout.owner[entry])] = Slot(wave.stored.buffer.address + offset, wave.stored)
+                wave.slots[int(layout.owner[entry])] = Slot(wave.stored_address + offset, wave.stored)
     except BaseException:
         stream.synchronize()
         wave.release()
@@ -239,8 +254,18 @@ def _host_entries(plan: StreamPlan, runtime: Runtime) -> BoolArray:
     return host
 
 
+def _source(arena: Bytes, first: int, direct: DirectMemory | None, runtime: Runtime, stream: Stream) -> _Source:
+    """Device memory for the stored bytes."""
+    if direct is None:
+        buffer = runtime.allocate(max(len(arena), 1), stream)
+        return _Source(ChunkMemory(buffer, stream), buffer.address, is_filled=False)
+    direct.used_in(stream)
+    return _Source(ChunkMemory(direct, stream), direct.address + first, is_filled=True)
+
+
 def _run_batches(
     plan: StreamPlan,
+    source: _Source,
     arena: Bytes,
     host: BoolArray,
     as_stored: BoolArray,
@@ -252,9 +277,8 @@ def _run_batches(
 ) -> BoolArray:
     """Copy the arena, run one batch per algorithm and the stored copies; which entries failed."""
     table, decoder = plan.streams, runtime.decoder
-    source = runtime.allocate(max(len(arena), 1), stream)
     if as_stored.any():
-        wave.stored = ChunkMemory(source, stream)
+        wave.stored, wave.stored_address = source.memory, source.address
     runs = list(batches(plan, host))
     pack = TablePack()
     queue: list[Queued] = []
@@ -327,7 +351,9 @@ def _run_batches(
     results += _checksums(plan, host, out, runtime, pack, queue, stream)
     packed = pack.upload(runtime, pool, stream)
     wave.tables.append(packed)
-    runtime.upload(source.address, arena, stream)
+    if not source.is_filled:
+        with runtime.stage("copy"):
+            runtime.upload(source.address, arena, stream)
     for work in queue:
         work(packed)
     failed = refused

@@ -1,8 +1,7 @@
-"""The bytes of a wave: chunks fetched by many threads into one page-locked arena, missing chunks noted."""
+"""The bytes of a wave: chunks fetched by many threads into one arena, missing chunks noted."""
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -10,13 +9,15 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from gpuzarr.codecs.steps import Bytes
-from gpuzarr.device.memory_pool import Lease, PinnedPool
+from gpuzarr.device.file_reads import RangeReader
+from gpuzarr.device.wave_arena import ArenaPayload, DeviceArena, HostArena
 from gpuzarr.device.wave_source import WaveSource
 from gpuzarr.errors import ChunkError, GpuzarrError, Kind
 from gpuzarr.reader.fetch_plan import ChunkFetch
 from gpuzarr.reader.groups import ChunkGroup
+from gpuzarr.store.local import LocalByteStore
 
-__all__ = ["MISSING", "ChunkRequest", "FetchedChunk", "HostArena", "Part", "Slot", "fetch"]
+__all__ = ["MISSING", "ChunkRequest", "FetchedChunk", "Part", "Slot", "fetch"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,53 +102,12 @@ class FetchedChunk:
     decoded: Bytes | None = None
 
 
-class HostArena:
-    """Page-locked memory that many threads fill from the front.
-
-    Parameters
-    ----------
-    nbytes
-        Expected; if more comes, the arena grows when it is sealed.
-    """
-
-    def __init__(self, pool: PinnedPool, nbytes: int) -> None:
-        self._pool = pool
-        self._lease: Lease = pool.lend(nbytes)
-        self._overflow: list[tuple[int, Bytes]] = []
-        self._lock = threading.Lock()
-        self.used = 0
-
-    def put(self, data: Bytes) -> int:
-        """Copy bytes in; their offset."""
-        with self._lock:
-            at = self.used
-            self.used += -(-len(data) // 16) * 16
-            fits = self.used <= len(self._lease.data)
-            if not fits:
-                self._overflow.append((at, data))
-        if fits:
-            self._lease.data[at : at + len(data)] = data
-        return at
-
-    def seal(self) -> Bytes:
-        """All bytes, once nobody fills any more."""
-        if self._overflow:
-            larger = self._pool.lend(self.used)
-            kept = min(self.used, len(self._lease.data), self._overflow[0][0])
-            larger.data[:kept] = self._lease.data[:kept]
-            for at, data in self._overflow:
-                larger.data[at : at + len(data)] = data
-            self._lease.release()
-            self._lease, self._overflow = larger, []
-        return self._lease.data[: self.used]
-
-    def release(self) -> None:
-        """Give the memory back. Idempotent."""
-        self._lease.release()
-
-
-def fetch(request: ChunkRequest, arena: HostArena, deliver: Callable[[FetchedChunk], None]) -> None:
+def fetch(
+    request: ChunkRequest, arena: HostArena | DeviceArena, files: RangeReader, deliver: Callable[[FetchedChunk], None]
+) -> None:
     """Fetch the chunks of a request into the arena; chunks that are not stored are announced at once.
+
+    Files are read straight into the arena. What is still on its way then is delivered by ``arena.reads.finish()``.
 
     Raises
     ------
@@ -161,6 +121,8 @@ def fetch(request: ChunkRequest, arena: HostArena, deliver: Callable[[FetchedChu
         chunk = FetchedChunk(column, request.slots[found.position], key, found.span[0], _needed(column, box))
         try:
             parts = found.parts(pieces)
+            if arena.device is not None:
+                _check_sizes(column, parts)
             if _by_host(column, parts):
                 chunk.decoded = _decoded(column, found, pieces)
             else:
@@ -173,7 +135,22 @@ def fetch(request: ChunkRequest, arena: HostArena, deliver: Callable[[FetchedChu
         source.fill(tuple(request.indices[position].tolist()))  # raises where that is what was asked for
         request.slots[position].set_result(MISSING)
 
-    source.reader.fetch(request.group, request.indices, receive, missing, boxes=request.boxes)
+    store = source.reader.store
+    payload = ArenaPayload(store, arena, files) if isinstance(store, LocalByteStore) else None
+    source.reader.fetch(request.group, request.indices, receive, missing, boxes=request.boxes, payload=payload)
+
+
+def _check_sizes(column: WaveSource, parts: list[tuple[int, int, Bytes]]) -> None:
+    """Refuse a chunk of another size before it is looked for in device memory; the words are those of a stream plan."""
+    for _, nbytes, data in parts:
+        expected = column.nbytes if nbytes < 0 else nbytes
+        if len(data) != expected:
+            cut_short = len(data) < expected
+            raise ChunkError(
+                f"The chunk has {len(data)} bytes, its array's document says {expected}. "
+                + ("It was cut short." if cut_short else "It does not fit."),
+                kind=Kind.CHUNK_TRUNCATED if cut_short else Kind.CHUNK_SIZE_MISMATCH,
+            )
 
 
 def _span(found: ChunkFetch, pieces: list[Bytes]) -> tuple[int, int]:

@@ -24,7 +24,7 @@ from gpuzarr.plan.model import Piece, ScanPlan
 from gpuzarr.predicate import Node, codes_on
 
 if TYPE_CHECKING:
-    from gpuzarr.device.wave import WaveJob
+    from gpuzarr.device.wave_job import WaveJob
 
 __all__ = ["DeviceFilter", "device_filter"]
 

@@ -12,13 +12,15 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from gpuzarr.device.loading import Task
-from gpuzarr.device.memory_pool import PinnedPool
+from gpuzarr.device.memory_pool import DirectMemory, DirectPool, PinnedPool
 from gpuzarr.device.pool import WorkPool
 from gpuzarr.device.runtime import Bytes, DeviceMemoryError, Runtime, Stream
+from gpuzarr.device.wave_arena import DeviceArena, HostArena, device_arena_nbytes, fits_device_arena
 from gpuzarr.device.wave_decode import DecodedWave, decode
-from gpuzarr.device.wave_fetch import ChunkRequest, FetchedChunk, HostArena, fetch
+from gpuzarr.device.wave_fetch import ChunkRequest, FetchedChunk, fetch
 from gpuzarr.errors import Kind, ResourceError, ScanCancelled
 from gpuzarr.statistics import ScanStatistics
+from gpuzarr.store.local import LocalByteStore
 
 __all__ = ["IN_FLIGHT", "MemoryGate", "Wave", "WaveScheduler", "waves"]
 
@@ -45,7 +47,7 @@ class Wave:
 
     frame: int
     requests: list[ChunkRequest]
-    arena: HostArena | None = None
+    arena: HostArena | DeviceArena | None = None
     chunks: list[FetchedChunk] = field(default_factory=list)
     left: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -67,15 +69,29 @@ def cost(request: ChunkRequest) -> int:
     return times * request.nbytes
 
 
-def waves(frame: int, requests: Iterable[ChunkRequest], most: int) -> list[Wave]:
-    """Runs of requests that cost at most ``most`` bytes of device memory, one request at least."""
+def is_direct(request: ChunkRequest) -> bool:
+    """Whether the bytes of a request may go to device memory without passing through host memory."""
+    store = request.column.source.reader.store
+    return request.column.is_payload_free and isinstance(store, LocalByteStore) and fits_device_arena(store)
+
+
+def waves(frame: int, requests: Iterable[ChunkRequest], most: int, *, apart: bool = False) -> list[Wave]:
+    """Runs of requests that cost at most ``most`` bytes of device memory, one request at least.
+
+    Parameters
+    ----------
+    apart
+        Whether requests that may go to device memory directly, and those that may not, are in waves of their own.
+    """
     out: list[Wave] = []
     used = 0
+    direct = False
     for request in requests:
         size = cost(request)
-        if not out or used + size > most:
+        if not out or used + size > most or (apart and is_direct(request) != direct):
             out.append(Wave(frame, []))
             used = 0
+            direct = is_direct(request)
         out[-1].requests.append(request)
         used += size
     return out
@@ -169,6 +185,8 @@ class WaveScheduler:
         Called after the chunks of a wave have been announced.
     guard
         Makes a step that ends the scan where it raises.
+    direct
+        Device memory for files; None where files cannot be read into device memory.
     """
 
     def __init__(
@@ -183,12 +201,14 @@ class WaveScheduler:
         in_flight: int,
         arrived: Callable[[], None],
         guard: Callable[[Task], Task],
+        direct: DirectPool | None = None,
     ) -> None:
         self.runtime = runtime
         self.gate = gate
         self.budget = budget
         self.in_flight = in_flight
         self.workers = WorkPool(in_flight)
+        self.direct = direct if not runtime.files.not_direct else None
         self._pinned = pinned
         self._fetchers = fetchers
         self._statistics = statistics
@@ -223,7 +243,7 @@ class WaveScheduler:
             self._guard(lambda wave=wave: self._fetch(wave))()  # type: ignore[misc]
 
     def _fetch(self, wave: Wave) -> None:
-        wave.arena = HostArena(self._pinned, sum(request.nbytes + 64 for request in wave.requests))
+        wave.arena = self._arena(wave)
         runs: list[list[ChunkRequest]] = []
         size = TASK_NBYTES
         for request in wave.requests:
@@ -236,11 +256,22 @@ class WaveScheduler:
         for run in runs:
             self._fetchers.submit(wave.frame, self._guard(lambda run=run: self._fetch_run(wave, run)))  # type: ignore[misc]
 
+    def _arena(self, wave: Wave) -> HostArena | DeviceArena:
+        nbytes = sum(request.nbytes for request in wave.requests)
+        chunks = sum(len(request.group.positions) for request in wave.requests)
+        if self.direct is not None and is_direct(wave.requests[0]):
+            self.runtime.activate()
+            try:
+                return DeviceArena(self.direct.lend(device_arena_nbytes(nbytes, chunks)))
+            except DeviceMemoryError:  # through host memory then: waves of it can be halved
+                pass
+        return HostArena(self._pinned, nbytes + 64 * chunks)
+
     def _fetch_run(self, wave: Wave, run: list[ChunkRequest]) -> None:
         assert wave.arena is not None
         with self.runtime.stage("fetch"):
             for request in run:
-                fetch(request, wave.arena, wave.chunks.append)
+                fetch(request, wave.arena, self.runtime.files, wave.chunks.append)
         with wave.lock:
             wave.left -= 1
             if wave.left:
@@ -252,10 +283,13 @@ class WaveScheduler:
         assert wave.arena is not None
         try:
             with self.gate.working():
-                arena = wave.arena.seal()
+                with self.runtime.stage("fetch"):
+                    wave.arena.reads.finish()
+                arena, direct = wave.arena.seal(), wave.arena.device
+                self._statistics.add(waves_direct=int(direct is not None), bytes_copied=wave.arena.copied)
                 wave.chunks.sort(key=lambda chunk: chunk.parts[0].offset if chunk.parts else -1)
                 if wave.chunks:
-                    self._decode_some(wave.chunks, arena)
+                    self._decode_some(wave.chunks, arena, direct)
                 self._arrived()
         finally:
             wave.arena.release()
@@ -265,26 +299,26 @@ class WaveScheduler:
             self.gate.released()
         self._pump()
 
-    def _decode_some(self, chunks: list[FetchedChunk], arena: Bytes) -> None:
+    def _decode_some(self, chunks: list[FetchedChunk], arena: Bytes, direct: DirectMemory | None) -> None:
         """Decode chunks together; in halves where memory is short."""
         if len(chunks) > 1:
             try:
-                self._decode_once(chunks, arena)
+                self._decode_once(chunks, arena, direct)
                 return
             except DeviceMemoryError:
                 self.halved += 1
             middle = len(chunks) // 2
-            self._decode_some(chunks[:middle], arena)
+            self._decode_some(chunks[:middle], arena, direct)
             self._arrived()  # what can be gathered makes room
-            self._decode_some(chunks[middle:], arena)
+            self._decode_some(chunks[middle:], arena, direct)
             return
-        self.gate.run(lambda: self._decode_once(chunks, arena), "one chunk")
+        self.gate.run(lambda: self._decode_once(chunks, arena, direct), "one chunk")
 
-    def _decode_once(self, chunks: list[FetchedChunk], arena: Bytes) -> None:
+    def _decode_once(self, chunks: list[FetchedChunk], arena: Bytes, direct: DirectMemory | None) -> None:
         stream = self._borrow()
         try:
             with self.runtime.stage("decode"):
-                wave = decode(chunks, arena, self.runtime, self._pinned, stream, self._run_all)
+                wave = decode(chunks, arena, self.runtime, self._pinned, stream, self._run_all, direct)
                 stream.synchronize()
             wave.release()
         finally:

@@ -45,6 +45,11 @@ class WaveSource:
         return self.route.nbytes
 
     @property
+    def is_payload_free(self) -> bool:
+        """Whether its chunks become streams without a look at their bytes: they may lie in device memory alone."""
+        return self.route.is_divisible and self.route.compressor is None
+
+    @property
     def nullable(self) -> bool:
         """Whether the column needs a validity bitmap."""
         return self.program.nullable or self.source.nullable
