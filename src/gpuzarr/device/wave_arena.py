@@ -14,7 +14,7 @@ import numpy as np
 from gpuzarr.codecs.steps import Bytes, as_bytes
 from gpuzarr.device.file_reads import FileRead, Pending, RangeReader
 from gpuzarr.device.memory_pool import DirectMemory, Lease, PinnedPool
-from gpuzarr.errors import StoreError
+from gpuzarr.errors import GpuzarrError, StoreError
 from gpuzarr.reader.requests import Range
 from gpuzarr.store.local import LocalByteStore
 from gpuzarr.store.ranges import Span, cut
@@ -258,9 +258,14 @@ class ArenaPayload:
         Where the bytes go.
     files
         Reads them.
+    array
+        Path of the array, for messages.
     """
 
-    def __init__(self, store: LocalByteStore, arena: HostArena | DeviceArena, files: RangeReader) -> None:
+    def __init__(
+        self, store: LocalByteStore, arena: HostArena | DeviceArena, files: RangeReader, array: str | None = None
+    ) -> None:
+        self._array = array
         self._store = store
         self._arena = arena
         self._files = files
@@ -316,11 +321,14 @@ class ArenaPayload:
         except OSError as error:
             size = self._store.size(key)
             if size is None or any(read.start + read.nbytes > size for read in found.reads):
-                raise self._store.shrunk(key) from error
+                raise self._shrunk(key) from error
             raise self._failed(key, error) from error
         if counts != [read.nbytes for read in found.reads]:
-            raise self._store.shrunk(key)
+            raise self._shrunk(key)
         return found.pieces
 
+    def _shrunk(self, key: str) -> GpuzarrError:
+        return self._store.shrunk(key).located(array=self._array)
+
     def _failed(self, key: str, error: Exception) -> StoreError:
-        return StoreError(f"Reading the file failed: {error}.", store=self._store.label, key=key)
+        return StoreError(f"Reading the file failed: {error}.", store=self._store.label, array=self._array, key=key)

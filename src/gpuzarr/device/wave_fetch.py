@@ -136,7 +136,8 @@ def fetch(
         request.slots[position].set_result(MISSING)
 
     store = source.reader.store
-    payload = ArenaPayload(store, arena, files) if isinstance(store, LocalByteStore) else None
+    local = isinstance(store, LocalByteStore)
+    payload = ArenaPayload(store, arena, files, source.array.path) if local else None
     source.reader.fetch(request.group, request.indices, receive, missing, boxes=request.boxes, payload=payload)
 
 
