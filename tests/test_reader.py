@@ -230,6 +230,53 @@ def test_what_is_not_stored_is_none(name, is_local):
         assert statistics.chunks_missing == sum(not v for v in expected.values())
 
 
+WHOLE_OBJECTS: list[dict[str, Any]] = [
+    *LAYOUTS,
+    {"compressors": [zc.GzipCodec(level=1)], "filters": [zc.TransposeCodec(order=(1, 0, 2))]},
+    {"compressors": [zc.ZstdCodec(level=1)], "serializer": zc.BytesCodec(endian="big")},
+]
+
+
+@pytest.mark.parametrize("options", WHOLE_OBJECTS, ids=lambda o: str(o)[:70])
+@pytest.mark.parametrize("into", [True, False])
+def test_the_short_way_to_whole_objects_equals_the_long_one(options, into):
+    """Values, counts and errors; a reader that may skip chunks goes the long way."""
+    data = smooth((60, 100, 70))
+    data[40:, 64:, 48:] = 0  # a chunk that is not stored
+    written = write(data, chunks=(40, 64, 48), fill_value=0, **options)
+    indices = written.indices()
+    broken = {**written.store.objects, "c/0/0/0": written.store.objects["c/0/0/0"][:-7]}
+    damaged = Written(DictStore(broken), written.array, written.chain)
+
+    def read(of: Written, **how: Any) -> tuple[list[Any], dict[str, int]]:
+        statistics = ScanStatistics()
+        reader = of.reader(statistics)
+        found: list[Any] = []
+
+        def out_for(_: int) -> np.ndarray:
+            return np.full(of.chain.chunk_shape, np.nan, "f4")
+
+        for group in reader.groups(indices):
+            try:
+                reader.read(
+                    group,
+                    indices,
+                    lambda p, a: found.append((p, None if a is None else a.tobytes())),
+                    out_for=out_for if into else None,
+                    **how,
+                )
+            except ChunkError as error:
+                found.append((str(error), error.kind, error.array, error.key, error.byte_range, error.store))
+        return found, statistics.as_dict()
+
+    for of in (written, damaged):
+        short, long = read(of), read(of, skip=lambda p: False)
+        assert short == long
+        assert None in [value for _, value, *_ in short[0]]
+        assert len(short[0]) == len(indices)
+    assert any(isinstance(entry[0], str) for entry in short[0])
+
+
 def test_skipped_chunks_are_not_fetched():
     written = write(smooth((32, 32)), chunks=(8, 8), shards=(16, 16), fill_value=0)
     store = counting(written)

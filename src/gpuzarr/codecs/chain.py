@@ -266,10 +266,11 @@ class CodecChain:
         layout = self.layout
         if layout is not None:
             target = out if out is not None and layout.is_c_order and self.byte_steps else None
-            raw = self._undo_bytes(data, None if target is None else as_bytes(target))
+            place = None if target is None else as_bytes(target)
+            raw = self._undo_bytes(data, place)
             if len(raw) != layout.nbytes:
                 raise size_mismatch(self.describe(), layout.nbytes, len(raw))
-            if target is not None and np.shares_memory(raw, target):
+            if target is not None and (raw is place or np.shares_memory(raw, target)):
                 return target if layout.dtype.isnative else target.byteswap(inplace=True)
             return layout.view(raw.view(layout.dtype)).astype(dtype, copy=False)
         raw = self._undo_bytes(data, None)

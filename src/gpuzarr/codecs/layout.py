@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -40,12 +41,12 @@ class StoredLayout:
     dtype: np.dtype[Any]
     axes: tuple[int, ...]
 
-    @property
+    @cached_property
     def is_c_order(self) -> bool:
         """Whether the chunk itself is in C order."""
         return self.axes == tuple(range(len(self.axes)))
 
-    @property
+    @cached_property
     def nbytes(self) -> int:
         """Bytes of the chunk."""
         return math.prod(self.shape) * self.dtype.itemsize

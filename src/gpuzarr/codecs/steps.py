@@ -82,6 +82,8 @@ class ArrayStep(Protocol):
 def as_bytes(data: Any) -> Bytes:
     """View a contiguous buffer as bytes, without a copy."""
     if isinstance(data, np.ndarray):
+        if data.dtype == np.uint8 and data.ndim == 1 and data.flags.c_contiguous:
+            return data
         return np.ascontiguousarray(data).reshape(-1).view(np.uint8)
     return np.frombuffer(data, np.uint8)
 

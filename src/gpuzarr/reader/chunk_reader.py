@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gpuzarr.codecs.chain import CodecChain
-from gpuzarr.codecs.steps import Bytes
+from gpuzarr.codecs.steps import Bytes, as_bytes
 from gpuzarr.errors import ChunkError, GpuzarrError
 from gpuzarr.metadata.model import ArrayMetadata
 from gpuzarr.reader.fetch_plan import ChunkFetch, FetchPlanner
@@ -110,11 +110,35 @@ class ChunkReader:
         StoreError
             Reading failed.
         """
+        if boxes is None and skip is None and not self._chain.is_sharded:
+            for position in group.positions.tolist():
+                self._read_object(group.key, position, place, out_for)
+            return
 
         def receive(key: str, fetch: ChunkFetch, pieces: list[Bytes]) -> None:
             self._decode(key, fetch, pieces, place, out_for)
 
         self.fetch(group, indices, receive, lambda position: place(position, None), boxes=boxes, skip=skip)
+
+    def _read_object(self, key: str, position: int, place: Place, out_for: OutFor | None) -> None:
+        """One chunk that is an object, all of it: what `fetch` would come to, without its plans."""
+        chain, count = self._chain, self._statistics.add
+        with self._located():
+            data = self._store.get(key)
+            if data is None:
+                count(requests=1, chunks_missing=1)
+                place(position, None)
+                return
+            stored = as_bytes(data)
+            out = None if out_for is None else out_for(position)
+            try:
+                array, nbytes = chain.decode_counted(stored, out, None)
+            except ChunkError as error:
+                count(requests=1, bytes_read=len(stored))
+                raise self._requests.located(error, key, 0, len(stored)) from error
+            unverified = 0 if chain.is_verified else nbytes
+            count(requests=1, bytes_read=len(stored), chunks_read=1, bytes_decoded=nbytes, unverified_bytes=unverified)
+            place(position, array)
 
     def fetch(
         self,

@@ -45,7 +45,7 @@ class Payload(Protocol):
 
 def request_count(costs: ReadCosts, ranges: Sequence[Range]) -> int:
     """Requests that a store makes of some ranges by default."""
-    return len(coalesce(ranges, costs.gap, costs.cap))
+    return 1 if len(ranges) == 1 and ranges[0][1] > 0 else len(coalesce(ranges, costs.gap, costs.cap))
 
 
 class ObjectRequests:
