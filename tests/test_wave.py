@@ -91,7 +91,16 @@ def _concatenated(dataset: Dataset, plan: Any, frames: list[pl.DataFrame]) -> pl
 
 def _read(statistics: dict[str, int]) -> dict[str, int]:
     """What both ways of reading count."""
-    of_waves = {"waves", "waves_direct", "bytes_copied", "streams_batched", "chunks_on_host", "chunks_retried", "columns_on_host"}
+    of_waves = {
+        "waves",
+        "waves_direct",
+        "bytes_copied",
+        "chunks_in_place",
+        "streams_batched",
+        "chunks_on_host",
+        "chunks_retried",
+        "columns_on_host",
+    }
     return {name: count for name, count in statistics.items() if name not in of_waves}
 
 

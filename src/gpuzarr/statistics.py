@@ -37,6 +37,8 @@ class ScanStatistics:
         Fetches of those scans that went from files to device memory without passing through host memory.
     bytes_copied
         Stored bytes that were copied once more on the host, from what a store returned into page-locked memory.
+    chunks_in_place
+        Of those scans: chunks that were gathered as they are, byte-shuffled.
     chunks_on_host, chunks_retried
         Of those scans: chunks that the host decoded because no batch does it, and because a batch failed.
     columns_on_host
@@ -59,6 +61,7 @@ class ScanStatistics:
     waves: int = 0
     waves_direct: int = 0
     bytes_copied: int = 0
+    chunks_in_place: int = 0
     streams_batched: int = 0
     chunks_on_host: int = 0
     chunks_retried: int = 0

@@ -13,22 +13,19 @@ from gpuzarr.codecs.batch import MAX_STREAM_NBYTES, Status
 from gpuzarr.codecs.chunk_set import ChunkLabel
 from gpuzarr.codecs.decode_plan import batches, decode_on_host, realigned, verify_stored
 from gpuzarr.codecs.stream_plan import StoredChunks, StreamPlan, plan_streams
-from gpuzarr.codecs.tables import Algorithm, ChecksumKind, FilterKind, FilterTable
+from gpuzarr.codecs.tables import Algorithm, ChecksumKind
 from gpuzarr.device.memory_pool import DirectMemory, Lease, PinnedPool
 from gpuzarr.device.runtime import Bytes, DeviceBuffer, Runtime, Stream
 from gpuzarr.device.wave_fetch import FetchedChunk, Slot
+from gpuzarr.device.wave_filters import Layout, Queued, launcher, shuffled_blocks, undo_filters
 from gpuzarr.device.wave_tables import PackedTables, TablePack
 from gpuzarr.kernels import launch as launches
 from gpuzarr.kernels import tables as kernel_tables
-from gpuzarr.kernels.launch import Launch
 
 __all__ = ["ChunkMemory", "DecodedWave", "decode"]
 
 Int64Array = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
-Queued = Callable[[PackedTables], None]
-"""Work that can be queued once the tables are on the device."""
-
 ALIGNMENT = 16
 FEW_STREAMS = 16
 HUGE_NBYTES = 16 << 20
@@ -61,6 +58,8 @@ class DecodedWave:
         Where they are.
     streams, on_host, retried
         Streams that batches decoded; chunks that the host decoded because the plan says so, or because a batch failed.
+    in_place
+        Chunks that stay shuffled: the gather kernel reads them so.
     nbytes
         Decoded bytes.
     stored, stored_address
@@ -71,6 +70,7 @@ class DecodedWave:
     streams: int = 0
     on_host: int = 0
     retried: int = 0
+    in_place: int = 0
     nbytes: int = 0
     stored: ChunkMemory | None = None
     stored_address: int = 0
@@ -85,19 +85,6 @@ class DecodedWave:
             table.release()
         self.leases.clear()
         self.tables.clear()
-
-
-@dataclass(frozen=True, eq=False)
-class _Layout:
-    """Chunks as entries of a stream plan: a whole chunk is one, a chunk in parts several.
-
-    `owner` gives the chunk of each entry, `dst` the entry's place in the output arena, `start` that of each chunk.
-    """
-
-    owner: Int64Array
-    dst: Int64Array
-    start: Int64Array
-    nbytes: int
 
 
 def decode(
@@ -147,14 +134,18 @@ def decode(
         _decode_on_host(plan, layout, host | failed, out, runtime, pool, stream, wave, run_all)
         _upload_decoded(chunks, layout, out, runtime, pool, stream, wave)
         keep = ~(host | failed)
-        final = _filter(plan, layout, keep, out, runtime, pool, stream, wave)
+        sizes = np.array([chunk.column.shuffled_itemsize for chunk in chunks], np.int64)
+        blocks = shuffled_blocks(plan, layout, sizes)
+        blocks[layout.owner[~keep]] = 0
+        final = undo_filters(plan, layout, keep & (blocks == 0)[layout.owner], out, runtime, pool, stream, wave.tables)
         wave.on_host = int(host.sum()) + sum(chunk.decoded is not None for chunk in chunks)
         wave.retried = int(failed.sum())
         other = None if final is None else ChunkMemory(final[0], stream)
         moved = np.zeros(len(chunks), np.bool_) if final is None else final[1]
-        for start, is_moved in zip(layout.start.tolist(), moved.tolist(), strict=True):
+        for start, is_moved, block in zip(layout.start.tolist(), moved.tolist(), blocks.tolist(), strict=True):
             where = other if is_moved and other is not None else memory
-            wave.slots.append(Slot(where.buffer.address + start, where))
+            wave.slots.append(Slot(where.buffer.address + start, where, block))
+        wave.in_place = int((blocks > 0).sum())
         if wave.stored is not None:
             for entry in np.flatnonzero(as_stored).tolist():
                 offset = int(plan.chunks.start[entry])
@@ -175,7 +166,7 @@ def _hull(chunks: Sequence[FetchedChunk], arena: Bytes) -> tuple[Bytes, int]:
     return arena[first : max(stop for _, stop in spans)], first
 
 
-def _plan(chunks: Sequence[FetchedChunk], arena: Bytes, first: int) -> tuple[StreamPlan, _Layout]:
+def _plan(chunks: Sequence[FetchedChunk], arena: Bytes, first: int) -> tuple[StreamPlan, Layout]:
     chains = list({id(chunk.column): chunk.column.source.chain for chunk in chunks if chunk.parts}.values())
     number = {id(chain): i for i, chain in enumerate(chains)}
     rows: list[tuple[int, int, int, int, int, int, int, int]] = []
@@ -195,11 +186,11 @@ def _plan(chunks: Sequence[FetchedChunk], arena: Bytes, first: int) -> tuple[Str
     whole = None if (part_nbytes < 0).all() else part_nbytes
     stored_chunks = StoredChunks((arena,), chain_of, np.zeros_like(chain_of), offset, stored, labels, whole)
     plan = plan_streams(chains, stored_chunks, needed=np.stack([low, high], axis=1), alignment=ALIGNMENT)
-    layout = _Layout(owners, begin[owners] + start, begin, int(padded.sum()))
+    layout = Layout(owners, begin[owners] + start, begin, int(padded.sum()))
     return _placed(plan, layout), layout
 
 
-def _placed(plan: StreamPlan, layout: _Layout) -> StreamPlan:
+def _placed(plan: StreamPlan, layout: Layout) -> StreamPlan:
     """The plan with its entries where their chunks are."""
     move = layout.dst - plan.dst
     sums = plan.checksums
@@ -214,7 +205,7 @@ def _placed(plan: StreamPlan, layout: _Layout) -> StreamPlan:
     )
 
 
-def _as_stored(plan: StreamPlan, layout: _Layout) -> BoolArray:
+def _as_stored(plan: StreamPlan, layout: Layout) -> BoolArray:
     """Entries that are whole chunks whose stored bytes are the decoded ones: they are gathered where they are."""
     table = plan.streams
     streams = np.bincount(table.chunk, minlength=len(plan))
@@ -229,14 +220,14 @@ def _as_stored(plan: StreamPlan, layout: _Layout) -> BoolArray:
     return found
 
 
-def _without(plan: StreamPlan, layout: _Layout, left_out: BoolArray) -> tuple[StreamPlan, _Layout]:
+def _without(plan: StreamPlan, layout: Layout, left_out: BoolArray) -> tuple[StreamPlan, Layout]:
     """The plan and its layout without room for the chunks of some entries."""
     if not left_out.any():
         return plan, layout
     sizes = np.diff(layout.start, append=layout.nbytes)
     sizes[layout.owner[left_out]] = 0
     begin = np.cumsum(sizes) - sizes
-    moved = _Layout(layout.owner, layout.dst + (begin - layout.start)[layout.owner], begin, int(sizes.sum()))
+    moved = Layout(layout.owner, layout.dst + (begin - layout.start)[layout.owner], begin, int(sizes.sum()))
     return _placed(plan, moved), moved
 
 
@@ -288,7 +279,7 @@ def _run_batches(
             source.address + table.src[stored], out.address + table.dst[stored], table.dst_nbytes[stored]
         )
         at = pack.add(items)
-        queue.append(_launcher(runtime, stream, partial(launches.copy, count=len(items)), at))
+        queue.append(launcher(runtime, stream, partial(launches.copy, count=len(items)), at))
     results: list[tuple[Int64Array, int, int]] = []
     scratch_nbytes = 0
     buffers: list[DeviceBuffer] = []
@@ -315,7 +306,7 @@ def _run_batches(
             targets = aligned.address + places
             items = kernel_tables.copy_items(inputs[moved].astype(np.int64), targets, table.src_nbytes[rows][moved])
             first, count = pack.add(items), len(items)
-            queue.append(_launcher(runtime, stream, partial(launches.copy, count=count), first))
+            queue.append(launcher(runtime, stream, partial(launches.copy, count=count), first))
             inputs = inputs.copy()
             inputs[moved] = targets.astype(np.uint64)
         outputs = (out.address + table.dst[rows]).astype(np.uint64)
@@ -374,11 +365,6 @@ def _run_batches(
     return failed
 
 
-def _launcher(runtime: Runtime, stream: Stream, make: Callable[[int], Launch], table: int) -> Queued:
-    """Launches what ``make`` makes of the address of a table."""
-    return lambda tables: runtime.launch(make(tables[table]), stream)
-
-
 def _checksums(
     plan: StreamPlan,
     host: BoolArray,
@@ -419,7 +405,7 @@ def _checksums(
 
 def _decode_on_host(
     plan: StreamPlan,
-    layout: _Layout,
+    layout: Layout,
     which: BoolArray,
     out: DeviceBuffer,
     runtime: Runtime,
@@ -447,7 +433,7 @@ def _decode_on_host(
 
 def _upload_decoded(
     chunks: Sequence[FetchedChunk],
-    layout: _Layout,
+    layout: Layout,
     out: DeviceBuffer,
     runtime: Runtime,
     pool: PinnedPool,
@@ -461,92 +447,3 @@ def _upload_decoded(
             wave.leases.append(lease)
             lease.data[: len(chunk.decoded)] = chunk.decoded
             runtime.upload(out.address + start, lease.data[: len(chunk.decoded)], stream)
-
-
-def _filter(
-    plan: StreamPlan,
-    layout: _Layout,
-    keep: BoolArray,
-    out: DeviceBuffer,
-    runtime: Runtime,
-    pool: PinnedPool,
-    stream: Stream,
-    wave: DecodedWave,
-) -> tuple[DeviceBuffer, BoolArray] | None:
-    """Undo the filters, from one arena to another and back; the other arena, and which chunks end there."""
-    table = plan.filters.take(keep[plan.filters.chunk])
-    if not len(table):
-        return None
-    other = runtime.allocate(layout.nbytes, stream)
-    sizes = np.diff(layout.start, append=layout.nbytes)
-    moved = np.zeros(len(layout.start), np.bool_)
-    pack = TablePack()
-    queue: list[Queued] = []
-    for stage in np.unique(table.stage).tolist():
-        rows = table.take(table.stage == stage)
-        swaps = rows.take(rows.kind == FilterKind.BYTE_SWAP)
-        base = np.where(moved, other.address, out.address)
-        for part in (rows.take(rows.kind == kind) for kind in (FilterKind.BYTE_UNSHUFFLE, FilterKind.BIT_UNSHUFFLE)):
-            _queue_filters(part, base, other.address + out.address, layout, runtime, pack, queue, stream)
-        shuffled = rows.take(rows.kind != FilterKind.BYTE_SWAP)
-        if len(shuffled):
-            _queue_gaps(shuffled, base, other.address + out.address, layout, sizes, runtime, pack, queue, stream)
-            moved = moved.copy()
-            moved[np.unique(layout.owner[shuffled.chunk])] ^= True
-        if len(swaps):
-            base = np.where(moved, other.address, out.address)
-            _queue_filters(swaps, base, 0, layout, runtime, pack, queue, stream)
-    packed = pack.upload(runtime, pool, stream)
-    wave.tables.append(packed)
-    for work in queue:
-        work(packed)
-    return other, moved
-
-
-def _queue_filters(
-    rows: FilterTable,
-    base: Int64Array,
-    both: int,
-    layout: _Layout,
-    runtime: Runtime,
-    pack: TablePack,
-    queue: list[Queued],
-    stream: Stream,
-) -> None:
-    """Queue filters of one kind; ``both`` is the sum of the arenas' addresses, 0 for filters in place."""
-    for itemsize in np.unique(rows.itemsize).tolist():
-        these = rows.take(rows.itemsize == itemsize)
-        begin = base[layout.owner[these.chunk]]
-        target = begin if both == 0 else both - begin
-        kind = FilterKind(int(these.kind[0]))
-        items = kernel_tables.filter_items(kind, itemsize, begin + these.dst, target + these.dst, these.dst_nbytes)
-        at, count = pack.add(items), len(items)
-        queue.append(_launcher(runtime, stream, partial(launches.byte_filter, kind, itemsize, count=count), at))
-
-
-def _queue_gaps(
-    rows: FilterTable,
-    base: Int64Array,
-    both: int,
-    layout: _Layout,
-    sizes: Int64Array,
-    runtime: Runtime,
-    pack: TablePack,
-    queue: list[Queued],
-    stream: Stream,
-) -> None:
-    """Queue copies of the bytes between the blocks that a stage unshuffles: they go to the other arena as they are."""
-    order = np.argsort(rows.dst, kind="stable")
-    low, high = rows.dst[order], rows.dst[order] + rows.dst_nbytes[order]
-    chunks = np.unique(layout.owner[rows.chunk])
-    starts = np.concatenate([layout.start[chunks], high])
-    stops = np.concatenate([low, layout.start[chunks] + sizes[chunks]])
-    starts, stops = np.sort(starts), np.sort(stops)
-    gaps = stops > starts
-    if not gaps.any():
-        return
-    at = starts[gaps]
-    begin = base[np.searchsorted(layout.start, at, side="right") - 1]
-    items = kernel_tables.copy_items(begin + at, both - begin + at, (stops - starts)[gaps])
-    number, count = pack.add(items), len(items)
-    queue.append(_launcher(runtime, stream, partial(launches.copy, count=count), number))

@@ -30,10 +30,13 @@ class Slot:
         Of its first element; 0 if it is not stored.
     memory
         What keeps it alive; None for a chunk that is not stored.
+    block
+        Elements per block of a chunk that is still byte-shuffled; 0 for elements one after the other.
     """
 
     address: int
     memory: object | None = None
+    block: int = 0
 
 
 MISSING = Slot(0)
@@ -136,8 +139,9 @@ def fetch(
         request.slots[position].set_result(MISSING)
 
     store = source.reader.store
-    local = isinstance(store, LocalByteStore)
-    payload = ArenaPayload(store, arena, files, source.array.path) if local else None
+    payload = None
+    if isinstance(store, LocalByteStore):
+        payload = ArenaPayload(store, arena, files, source.array.path)
     source.reader.fetch(request.group, request.indices, receive, missing, boxes=request.boxes, payload=payload)
 
 

@@ -223,6 +223,8 @@ class WaveLoad:
                     continue  # no survivor in it
                 slot = found.result()
                 sources["address"][number] = slot.address
+                if slot.block:
+                    sources["block"][number], sources["total"][number] = slot.block, column.elements
                 if isinstance(slot.memory, ChunkMemory):
                     memories[id(slot.memory)] = slot.memory
         pack = TablePack()

@@ -340,7 +340,11 @@ class WaveScheduler:
                 unverified_bytes=0 if source.chain.is_verified else nbytes,
             )
         self._statistics.add(
-            waves=1, streams_batched=wave.streams, chunks_on_host=wave.on_host, chunks_retried=wave.retried
+            waves=1,
+            streams_batched=wave.streams,
+            chunks_in_place=wave.in_place,
+            chunks_on_host=wave.on_host,
+            chunks_retried=wave.retried,
         )
         with self._lock:
             self.batched_streams += wave.streams

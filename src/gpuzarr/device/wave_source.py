@@ -45,6 +45,24 @@ class WaveSource:
         return self.route.nbytes
 
     @property
+    def elements(self) -> int:
+        """Elements of a decoded chunk."""
+        return self.nbytes // self.layout.dtype.itemsize
+
+    @property
+    def shuffled_itemsize(self) -> int:
+        """Bytes of an element where a gather may read byte-shuffled chunks; 0 where they are unshuffled before.
+
+        Reading in place saves reading and writing the chunk once. It pays where neighbouring rows are neighbours in the
+        chunk; else every element would cost a memory transaction per byte. A column that repeats along the last dimension
+        is small beside its rows, and would be put together again for each of them.
+        """
+        size = self.layout.dtype.itemsize
+        last = len(self.source.plan.table.dims) - 1
+        runs = any(axis.dim == last and axis.stride == 1 for axis in self.axes)
+        return size if size > 1 and runs else 0
+
+    @property
     def is_payload_free(self) -> bool:
         """Whether its chunks become streams without a look at their bytes: they may lie in device memory alone."""
         return self.route.is_divisible and self.route.compressor is None
