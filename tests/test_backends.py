@@ -25,7 +25,7 @@ from support_stores import MemoryStore
 
 import gpuzarr
 from gpuzarr import BackendOptions, ZarrBackend, ZarrBackendSync
-from gpuzarr.errors import EnvironmentLacksError, PlanLimitError, RequestError, ScanCancelled, StoreError
+from gpuzarr.errors import EnvironmentLacksError, NotFoundError, PlanLimitError, RequestError, ScanCancelled, StoreError
 
 LOW = pl.col("lat") < -20
 
@@ -516,3 +516,18 @@ def test_a_store_that_fails_is_no_fill_value() -> None:
         with pytest.raises(StoreError, match="down"):
             backend.scan_zarr_sync(n_rows=500)
         assert backend.scan_zarr_sync(pl.col("time").dt.ordinal_day() < 4).height
+
+
+@pytest.mark.parametrize("kind", [ZarrBackend, ZarrBackendSync])
+def test_opened_with_a_path(tmp_path: Path, kind: type[ZarrBackend]) -> None:
+    """The class itself opens what `from_url` does, and says what else it was given."""
+    zarr.create_array(tmp_path / "a", data=np.arange(3.0), chunks=(2,))
+    with kind(str(tmp_path / "a")) as backend:
+        assert backend.lazy().collect()["value"].to_list() == [0.0, 1.0, 2.0]
+    with pytest.raises(NotFoundError, match="There is nothing at"):
+        kind(tmp_path / "b")
+    for wrong in (3, None):
+        with pytest.raises(RequestError, match="Cannot open"):
+            kind(wrong)
+    with pytest.raises(RequestError, match="options must be BackendOptions, not 'a'; name the other arguments"):
+        kind(str(tmp_path), "a")

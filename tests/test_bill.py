@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
+import zarr
 from expressions import random_predicate
 from scan_queries import small_frames
 from scan_stores import RandomStore, random_store
@@ -14,6 +17,7 @@ from support_counting import CountingStore, Request
 from support_stores import MemoryStore
 
 import gpuzarr
+from gpuzarr.errors import PlanLimitError, RequestError
 
 CHUNK_READS = ("get", "get_range", "get_suffix", "get_ranges")
 
@@ -106,3 +110,34 @@ def bill_equals_reads(seed: int, queries: int) -> int:
 @pytest.mark.parametrize("seed", range(20))
 def test_bill_equals_what_is_read(seed: int) -> None:
     bill_equals_reads(seed, 5)
+
+
+@pytest.mark.parametrize(
+    ("guard", "needed"), [("max_rows", "2,400 rows"), ("max_chunks_to_read", "[1-9]"), ("max_bytes", "[1-9]")]
+)
+def test_bill_of_a_refused_query(tmp_path: Path, guard: str, needed: str) -> None:
+    """A guard is a line of the bill; the query itself, and its profile, raise."""
+    stores = []
+    for name in ("a", "b"):
+        group = zarr.create_group(tmp_path / name)
+        group.create_array("t", shape=(40, 30), chunks=(10, 10), dtype="f4", dimension_names=("y", "x"))
+        stores.append(str(tmp_path / name))
+    free = str(gpuzarr.explain(gpuzarr.scan_zarr(stores[0])))
+    for target, rows in ((stores[0], needed.replace("2,400", "1,200")), (stores, needed)):
+        lf = gpuzarr.scan_zarr(target, **{guard: 1})
+        bill = gpuzarr.explain(lf)
+        assert all(re.search(f"by {guard}: {rows}.* needed, limit is 1$", str(scan.refused)) for scan in bill.scans)
+        assert all(str(scan).splitlines()[-1] == f"  refused   {scan.refused}" for scan in bill.scans)
+        assert str(bill.scans[0]).splitlines()[:-1] == free.splitlines()
+        for run in (lf.collect, lambda lf=lf: gpuzarr.profile(lf)):
+            with pytest.raises((PlanLimitError, pl.exceptions.ComputeError), match=f"{guard} exceeded"):
+                run()
+    assert gpuzarr.explain(gpuzarr.scan_zarr(stores, **{guard: 10**9})).scans[0].refused is None
+
+
+def test_engine_that_does_not_exist(tmp_path: Path) -> None:
+    """An unknown engine is an error of the tree, before anything runs."""
+    zarr.create_array(tmp_path / "a", shape=(3,), dtype="f4")
+    for call in (gpuzarr.profile, gpuzarr.explain):
+        with pytest.raises(RequestError, match="engine='zzz' is unknown; it is 'auto'"):
+            call(gpuzarr.scan_zarr(tmp_path / "a"), engine="zzz")

@@ -210,7 +210,7 @@ def test_complex_values_are_structs() -> None:
     fill = encoded_fill(-9.5 + 0j, raw.dtype)
     assert Group().add("x", raw, _FillValue=fill).decode("x").is_null().to_list() == [False, False, True]
     assert Group().add("x", raw).decode("x", nan_to_null=True).is_null().to_list() == [False, True, False]
-    with pytest.raises(MetadataError, match="complex values cannot be scaled"):
+    with pytest.raises(MetadataError, match="Complex values cannot be scaled"):
         Group().add("x", raw, scale_factor=2.0).decoding("x")
 
 
@@ -252,7 +252,7 @@ def test_variable_length_values() -> None:
         assert column(decoding, np.array(values, object)).to_list() == [values[0], None, values[2]]
         assert decoding.scalar(values[0]) == (values[0], True)
         assert decoding.scalar(None) == (values[1], False)
-        with pytest.raises(DataError, match="a value is no"):
+        with pytest.raises(DataError, match="A value is no"):
             column(decoding, np.array([3.5, None], object))
 
 

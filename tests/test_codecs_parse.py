@@ -104,7 +104,7 @@ V3_REFUSED: list[tuple[list[Any], Kind, str]] = [
     ([named("zstd"), LITTLE], Kind.METADATA_INVALID, "before"),
     ([LITTLE, named("transpose", order=[0])], Kind.METADATA_INVALID, "after"),
     ([LITTLE, LITTLE], Kind.METADATA_INVALID, "after"),
-    ([named("transpose", order=[0])], Kind.METADATA_INVALID, "no codec turns"),
+    ([named("transpose", order=[0])], Kind.METADATA_INVALID, "No codec turns"),
     ([named("transpose", order=[1]), LITTLE], Kind.METADATA_INVALID, "order"),
     ([named("transpose", order=[True]), LITTLE], Kind.METADATA_INVALID, "order"),
     ([named("transpose", order=[0], axes=1), LITTLE], Kind.METADATA_UNSUPPORTED, "axes"),

@@ -177,7 +177,7 @@ def test_a_store_that_cannot_list() -> None:
     assert isinstance(open_node(plain, "a/b/x"), ArrayMetadata)
     with pytest.raises(StoreError, match=r"has no consolidated metadata.*cannot list"):
         open_node(plain, "a/b")
-    with pytest.raises(NotFoundError, match="no Zarr array or group at 'a/nothing'"):
+    with pytest.raises(NotFoundError, match="No Zarr array or group at 'a/nothing'"):
         open_node(plain, "a/nothing")
 
 
@@ -310,6 +310,6 @@ def test_limits_of_groups() -> None:
 def test_groups_in_a_circle_end(tmp_path: Any) -> None:
     zarr.create_group(tmp_path / "data")
     (tmp_path / "data" / "again").symlink_to(tmp_path / "data", target_is_directory=True)
-    with pytest.raises(MetadataError, match="nested groups: 33") as caught:
+    with pytest.raises(MetadataError, match="Nested groups: 33") as caught:
         list(walk(FolderStore(tmp_path / "data")))
     assert caught.value.kind == Kind.METADATA_LIMIT

@@ -21,6 +21,7 @@ source is iterated.
 
 from __future__ import annotations
 
+import re
 from enum import StrEnum
 from typing import Any
 
@@ -73,13 +74,29 @@ class Kind(StrEnum):
     CANCELLED = "cancelled"
 
 
+_WORD = re.compile(r"[a-z][a-z-]*(?= (?!must |holds ))")  # what must be something is an argument
+_LOWER_CASE_NAMES = frozenset(
+    {"blosc", "cupy", "fsspec", "gpuzarr", "gzip", "nvcomp", "numcodecs", "obstore", "xarray", "zarr", "zlib", "zstd"}
+)
+
+
+def _sentences(message: str) -> str:
+    """A message as sentences: most are put together from parts, some of which stand inside of others too."""
+    message = message.strip()
+    first = _WORD.match(message)
+    if first is not None and first[0] not in _LOWER_CASE_NAMES:
+        message = message[0].upper() + message[1:]
+    return message if not message or message[-1] in ".!?…" else f"{message}."
+
+
 class GpuzarrError(Exception):
     """Base of every error that gpuzarr raises on purpose.
 
     Parameters
     ----------
     message
-        What went wrong and what to do next, one sentence each. Secrets in it are redacted.
+        What went wrong and what to do next, one sentence each. Secrets in it are redacted; it begins with a capital,
+        unless with a name as it is written in code, and ends with a full stop, however it was put together.
     kind
         Stable identifier.
     store, array, key
@@ -100,7 +117,7 @@ class GpuzarrError(Exception):
         key: str | None = None,
         byte_range: tuple[int, int] | None = None,
     ) -> None:
-        self.message = redact(message)
+        self.message = _sentences(redact(message))
         self.kind = kind if kind is not None else self.default_kind
         self.store = None if store is None else redact(store)
         self.array = array

@@ -32,7 +32,7 @@ from gpuzarr.predicate import is_elementwise
 from gpuzarr.progress import progress_factory
 from gpuzarr.source.polars_source import lazy_frame
 from gpuzarr.statistics import ScanStatistics
-from gpuzarr.store import OpenedStore
+from gpuzarr.store import OpenedStore, open_store
 from gpuzarr.table import TableOptions, build_table
 
 __all__ = ["Backend"]
@@ -47,8 +47,8 @@ class Backend:
 
     Parameters
     ----------
-    opened
-        The store and the path in it.
+    store
+        What `gpuzarr.store.open_store` accepts: a path, a URL, a store; or what it returned.
     options
         Sizes and rules of the caches.
     group
@@ -64,7 +64,7 @@ class Backend:
 
     def __init__(
         self,
-        opened: OpenedStore,
+        store: Any,
         options: BackendOptions | None = None,
         *,
         group: str | None = None,
@@ -72,6 +72,11 @@ class Backend:
         fixed: bool = False,
         **table: Any,
     ) -> None:
+        opened = open_store(store)
+        if not isinstance(options, BackendOptions | None):
+            raise RequestError(
+                f"options must be BackendOptions, not {options!r}; name the other arguments, like group='a'."
+            )
         self.options = options if options is not None else BackendOptions()
         self._store = opened.store
         self._path = "/".join(part for part in (opened.path, (group or "").strip("/")) if part and part != ".")

@@ -170,11 +170,16 @@ class CachedDataset(Dataset):
         return self._copy(options=replace(self.options, **changes), _cancellation=cancellation, errors=[])
 
     def plan(
-        self, with_columns: Sequence[str] | None = None, predicate: pl.Expr | None = None, n_rows: int | None = None
+        self,
+        with_columns: Sequence[str] | None = None,
+        predicate: pl.Expr | None = None,
+        n_rows: int | None = None,
+        *,
+        guarded: bool = True,
     ) -> ScanPlan:
         """Plan a scan; see `Dataset.plan`."""
         try:
-            return super().plan(with_columns, predicate, n_rows)
+            return super().plan(with_columns, predicate, n_rows, guarded=guarded)
         except GpuzarrError as error:
             self.errors.append(error)
             raise

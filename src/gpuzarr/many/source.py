@@ -14,15 +14,15 @@ import numpy as np
 import polars as pl
 
 from gpuzarr.device.engine_threads import is_engine_thread
-from gpuzarr.errors import PlanLimitError, RequestError
+from gpuzarr.errors import RequestError
 from gpuzarr.many.stores import Stores, label_of
-from gpuzarr.plan.chunks import chunk_count
 from gpuzarr.plan.model import ScanPlan
 from gpuzarr.predicate import Node, Selection, analyse, conjuncts, residual_expression, select
 from gpuzarr.predicate.outcomes import F, T
 from gpuzarr.predicate.simplify import conjunction, known
 from gpuzarr.progress import ProgressFactory
-from gpuzarr.source.dataset import Dataset, chunked_columns
+from gpuzarr.source.dataset import Dataset
+from gpuzarr.source.guards import Excess, excess
 from gpuzarr.source.polars_source import refuse_fork
 from gpuzarr.source.tracing import Trace, current_token, enroll, resolve
 from gpuzarr.statistics import ScanStatistics
@@ -75,9 +75,15 @@ class ManySource:
     def _run(self, query: _Query, n_rows: int | None) -> Iterator[pl.DataFrame]:
         dry = self.trace is not None and self.trace.dry
         parts = self._parts(query, n_rows)
+        refused: Excess | None = None
         options = self.stores.options
         if options.max_rows is not None or options.max_bytes is not None or options.max_chunks_to_read is not None:
-            parts = iter(_within_limits(list(parts), self.stores))
+            planned = list(parts)
+            refused = _exceeded(planned, self.stores)
+            if refused is not None and not dry:
+                label = label_of(self.stores.targets[0])
+                raise refused.error(store=label, of=f" of {len(planned)} stores")
+            parts = iter(planned)
         # Where Polars' own threads wait for this one, nothing that uses Polars may run elsewhere.
         pool = None if is_engine_thread() else ThreadPoolExecutor(AHEAD, thread_name_prefix="gpuzarr-stores")
         waiting: deque[Future[_Part]] = deque()
@@ -92,7 +98,7 @@ class ManySource:
                 ready = waiting.popleft().result()
                 assert ready.dataset is not None
                 if self.trace is not None:
-                    self.trace.record(ready.dataset, ready.planned, ready.statistics)
+                    self.trace.record(ready.dataset, ready.planned, ready.statistics, refused)
                 if not dry:
                     yield from ready.frames()
         finally:
@@ -249,32 +255,16 @@ class _Part:
                 yield whole.select(self.query.projection)
 
 
-def _within_limits(parts: list[_Part], stores: Stores) -> list[_Part]:
-    """All parts, planned; refuses them together."""
-    rows = chunks = nbytes = 0
+def _exceeded(parts: list[_Part], stores: Stores) -> Excess | None:
+    """The guard that refuses all parts together, which are planned for that."""
+    rows = 0
+    chunks: list[tuple[int, int]] = []
     for part in parts:
         part.prepare(dry=True)
         assert part.dataset is not None
         rows += part.planned.selected_rows
-        for column in chunked_columns(part.planned, part.dataset.coordinates).values():
-            assert column.chain is not None
-            number = chunk_count(column, part.planned)
-            chunks += number
-            nbytes += number * column.chain.chunk_nbytes
-    options = stores.options
-    needs = (
-        ("max_rows", "rows", rows, options.max_rows),
-        ("max_chunks_to_read", "chunks", chunks, options.max_chunks_to_read),
-        ("max_bytes", "decoded bytes", nbytes, options.max_bytes),
-    )
-    for option, what, needed, limit in needs:
-        if limit is not None and needed > limit:
-            raise PlanLimitError(
-                f"{option} exceeded: {needed} {what} needed of {len(parts)} stores, limit is {limit}. Nothing was read; "
-                f"filter or select less, or raise {option}.",
-                store=label_of(stores.targets[0]),
-            )
-    return parts
+        chunks += part.dataset.chunks_to_read(part.planned)
+    return excess(stores.options, rows=rows, chunks=chunks)
 
 
 def _done(part: _Part) -> Future[_Part]:

@@ -210,8 +210,8 @@ class _Hierarchy:
             _, names = self.store.list_dir(path)
         except StoreError as error:
             raise StoreError(
-                f"the group {path or '/'!r} has no consolidated metadata and listing it failed: {error.message}; if this"
-                " kind of store cannot list, consolidate its metadata or open its arrays by their paths",
+                f"The group {path or '/'!r} has no consolidated metadata and listing it failed. {error.message} If this"
+                " kind of store cannot list, consolidate its metadata or open its arrays by their paths.",
                 kind=error.kind,
                 store=self.store.label,
             ) from error

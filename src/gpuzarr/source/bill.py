@@ -12,10 +12,12 @@ import polars as pl
 
 from gpuzarr.device.calls import calls
 from gpuzarr.device.loading import ChunkedColumn
+from gpuzarr.errors import RequestError
 from gpuzarr.metadata.model import ceil_div
 from gpuzarr.plan.chunks import chunk_count, touched_boxes
 from gpuzarr.source.dataset import chunked_columns
 from gpuzarr.source.gpu_bill import GpuScan, gpu_scans
+from gpuzarr.source.guards import Excess
 from gpuzarr.source.tracing import TracedScan, traced
 from gpuzarr.statistics import ScanStatistics
 from gpuzarr.table.model import Column
@@ -24,6 +26,9 @@ __all__ = ["ArrayBill", "Bill", "Profile", "ScanBill", "ScanProfile", "explain",
 
 MAX_LOOKUPS = 100_000
 """Objects whose sizes `explain` asks the store for; above, stored bytes are left open."""
+
+
+_ENGINES = ("auto", "cpu", "in-memory", "streaming", "gpu")
 
 
 @dataclass(frozen=True)
@@ -89,6 +94,8 @@ class ScanBill:
         One entry per array that is read in chunks.
     notes
         What else is worth knowing.
+    refused
+        The guard that refuses the scan, with what it needs and may need; None if it may run.
     """
 
     store: str
@@ -106,6 +113,7 @@ class ScanBill:
     filter: str | None
     arrays: tuple[ArrayBill, ...]
     notes: tuple[str, ...] = ()
+    refused: Excess | None = None
 
     @property
     def chunks(self) -> int:
@@ -166,9 +174,13 @@ class ScanBill:
         else:
             bound = "" if self.is_exact else "at most "
             stored = (
-                "unknown" if self.stored_bytes is None else f"{_size(self.stored_bytes)} in {self.requests:,} requests"
+                "sizes not asked for"
+                if self.stored_bytes is None
+                else f"{_size(self.stored_bytes)} in {self.requests:,} requests"
             )
             yield f"  total     {bound}{self.chunks:,} chunks, {stored}, {_size(self.decoded_bytes)} decoded"
+        if self.refused is not None:
+            yield f"  refused   {self.refused}"
         for note in self.notes:
             yield f"  note      {note}"
 
@@ -281,12 +293,13 @@ def explain(lf: pl.LazyFrame, *, engine: Any = "auto", max_lookups: int = MAX_LO
     Raises
     ------
     RequestError
-        The query cannot be copied.
+        The query cannot be copied, or the engine is unknown.
     PlanLimitError
-        A guard refuses it.
+        It selects more than one scan can hold. What a guard (``max_bytes`` …) refuses is a line of the bill.
     EnvironmentLacksError
         The libraries of the GPU engine are missing.
     """
+    _check_engine(engine)
     why: str | None = None
     if engine == "gpu" or isinstance(engine, pl.GPUEngine):
         scans, why = gpu_scans(lf, None if engine == "gpu" else engine)
@@ -310,7 +323,13 @@ def profile(lf: pl.LazyFrame, *, engine: Any = "auto") -> Profile:
         A query over `gpuzarr.scan_zarr` tables.
     engine
         As in `polars.LazyFrame.collect`.
+
+    Raises
+    ------
+    RequestError
+        The query cannot be copied, or the engine is unknown.
     """
+    _check_engine(engine)
     with traced(lf, dry=False) as (copy, trace):
         start = time.perf_counter()
         frame = copy.collect(engine=engine)
@@ -320,6 +339,12 @@ def profile(lf: pl.LazyFrame, *, engine: Any = "auto") -> Profile:
             for s in trace.scans
         )
         return Profile(frame, scans, seconds)
+
+
+def _check_engine(engine: Any) -> None:
+    if not (engine in _ENGINES if isinstance(engine, str) else isinstance(engine, pl.GPUEngine)):
+        known = ", ".join(map(repr, _ENGINES))
+        raise RequestError(f"engine={engine!r} is unknown; it is {known} or a polars.GPUEngine.")
 
 
 def _device_reason(device: str) -> str:
@@ -349,6 +374,7 @@ def _scan_bill(scan: TracedScan, max_lookups: int) -> ScanBill:
         filter=None if plan.filter is None else _filter_text(scan),
         arrays=tuple(arrays),
         notes=plan.notes,
+        refused=scan.refused if scan.refused is not None else dataset.excess(plan),
     )
 
 

@@ -12,7 +12,6 @@ import polars as pl
 
 from gpuzarr.device.base import Device
 from gpuzarr.device.host import HostDevice, chunked_leaves
-from gpuzarr.errors import PlanLimitError
 from gpuzarr.executor.loop import DEFAULT_BUDGET, run
 from gpuzarr.metadata.model import ArrayMetadata
 from gpuzarr.options import ScanOptions
@@ -21,6 +20,7 @@ from gpuzarr.plan.model import FRAME_ROWS, Frame, ScanPlan
 from gpuzarr.plan.planner import in_order, make_plan
 from gpuzarr.progress import ProgressFactory, watch
 from gpuzarr.reader import ChunkReader
+from gpuzarr.source.guards import Excess, excess
 from gpuzarr.statistics import ScanStatistics
 from gpuzarr.store import ByteStore, for_scan
 from gpuzarr.table import Column, Coordinates, Table
@@ -136,12 +136,19 @@ class Dataset:
         return self
 
     def plan(
-        self, with_columns: Sequence[str] | None = None, predicate: pl.Expr | None = None, n_rows: int | None = None
+        self,
+        with_columns: Sequence[str] | None = None,
+        predicate: pl.Expr | None = None,
+        n_rows: int | None = None,
+        *,
+        guarded: bool = True,
     ) -> ScanPlan:
-        """Plan a scan; reads coordinates at most. Raises `PlanLimitError` where a guard refuses it."""
+        """Plan a scan; reads coordinates at most. Raises `PlanLimitError` where a guard refuses it, unless not ``guarded``."""
         self._read_coordinates(with_columns, predicate)
         plan = make_plan(self.table, self.coordinates, with_columns=with_columns, predicate=predicate, n_rows=n_rows)
-        self._check(plan)
+        refused = self.excess(plan) if guarded else None
+        if refused is not None:
+            raise refused.error(store=self.table.store, group=self.table.group)
         return plan
 
     def _read_coordinates(self, with_columns: Sequence[str] | None, predicate: pl.Expr | None) -> None:
@@ -157,29 +164,16 @@ class Dataset:
             with ThreadPoolExecutor(len(wanted), thread_name_prefix="gpuzarr-coordinate") as pool:
                 list(pool.map(self.coordinates.numpy, wanted))
 
-    def _check(self, plan: ScanPlan) -> None:
-        options = self.options
-        if options.max_rows is not None and plan.selected_rows > options.max_rows:
-            self._refuse("rows", plan.selected_rows, "max_rows", options.max_rows)
-        if options.max_chunks_to_read is None and options.max_bytes is None:
-            return
-        chunks = decoded = 0
-        for column in chunked_columns(plan, self.coordinates).values():
-            number = chunk_count(column, plan)
-            chunks += number
-            assert column.chain is not None
-            decoded += number * column.chain.chunk_nbytes
-        if options.max_chunks_to_read is not None and chunks > options.max_chunks_to_read:
-            self._refuse("chunks", chunks, "max_chunks_to_read", options.max_chunks_to_read)
-        if options.max_bytes is not None and decoded > options.max_bytes:
-            self._refuse("decoded bytes", decoded, "max_bytes", options.max_bytes)
+    def excess(self, plan: ScanPlan) -> Excess | None:
+        """The guard that refuses a plan; None if it may run."""
+        return excess(self.options, rows=plan.selected_rows, chunks=self.chunks_to_read(plan))
 
-    def _refuse(self, what: str, needed: int, option: str, limit: int) -> None:
-        raise PlanLimitError(
-            f"{option} exceeded: {needed} {what} needed, limit is {limit}. Nothing was read; filter or select less, or raise {option}.",
-            store=self.table.store,
-            array=self.table.group or None,
-        )
+    def chunks_to_read(self, plan: ScanPlan) -> Iterator[tuple[int, int]]:
+        """Chunks that a plan reads, and their decoded bytes, array by array."""
+        for column in chunked_columns(plan, self.coordinates).values():
+            assert column.chain is not None
+            number = chunk_count(column, plan)
+            yield number, number * column.chain.chunk_nbytes
 
     def reader(self, statistics: ScanStatistics) -> Callable[[Column], ChunkReader]:
         """Makes the chunk readers of one scan; they notice an object that changes while it runs."""
@@ -212,11 +206,7 @@ class Dataset:
         """Whether a scan is so small that starting threads would cost more than they save."""
         if not self.store.is_local or plan.tile_count > INLINE_CHUNKS or plan.selected_rows > INLINE_ROWS:
             return False
-        decoded = 0
-        for column in chunked_columns(plan, self.coordinates).values():
-            assert column.chain is not None
-            decoded += chunk_count(column, plan) * column.chain.chunk_nbytes
-        return decoded <= INLINE_BYTES
+        return sum(nbytes for _, nbytes in self.chunks_to_read(plan)) <= INLINE_BYTES
 
     def run(
         self,

@@ -99,6 +99,6 @@ def gpu_scans(lf: pl.LazyFrame, engine: pl.GPUEngine | None = None) -> tuple[lis
             )
         if source is not None:
             on_device = reads_on_device(source.dataset.options.device)
-            share, dataset, statistics = source.open(node.options[1], on_device=on_device)
+            share, dataset, statistics = source.open(node.options[1], on_device=on_device, guarded=False)
             out.append(GpuScan(TracedScan(dataset, share.plan, statistics), share.count, source.left, on_device))
     return out, None

@@ -228,12 +228,18 @@ class BoundSource:
         return SizedChunks(share.count, chunks(dataset, share, statistics))
 
     def open(
-        self, with_columns: list[str] | None, rank: int = 0, nranks: int = 1, *, on_device: bool = False
+        self,
+        with_columns: list[str] | None,
+        rank: int = 0,
+        nranks: int = 1,
+        *,
+        on_device: bool = False,
+        guarded: bool = True,
     ) -> tuple[Share, Dataset, ScanStatistics]:
-        """Plan the share of a rank; reads coordinates at most."""
+        """Plan the share of a rank; reads coordinates at most. For ``guarded`` see `Dataset.plan`."""
         refuse_fork(self.dataset)
         dataset = self.dataset.for_query()
-        plan = dataset.plan(with_columns, self.predicate, self.n_rows)
+        plan = dataset.plan(with_columns, self.predicate, self.n_rows, guarded=guarded)
         statistics = ScanStatistics()
         if self.trace is not None:
             self.trace.record(dataset, plan, statistics)

@@ -23,6 +23,7 @@ from gpuzarr.statistics import ScanStatistics
 
 if TYPE_CHECKING:
     from gpuzarr.source.dataset import Dataset
+    from gpuzarr.source.guards import Excess
 
 __all__ = ["Trace", "TracedScan", "current_token", "enroll", "resolve", "traced"]
 
@@ -33,11 +34,12 @@ _traces: dict[str, Trace] = {}
 
 @dataclass(frozen=True)
 class TracedScan:
-    """One call of one of our scans."""
+    """One call of one of our scans; `refused` by a guard that holds for several scans together, if it was."""
 
     dataset: Dataset
     plan: ScanPlan
     statistics: ScanStatistics
+    refused: Excess | None = None
 
 
 @dataclass
@@ -54,10 +56,12 @@ class Trace:
     scans: list[TracedScan] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
-    def record(self, dataset: Dataset, plan: ScanPlan, statistics: ScanStatistics) -> None:
+    def record(
+        self, dataset: Dataset, plan: ScanPlan, statistics: ScanStatistics, refused: Excess | None = None
+    ) -> None:
         """Note a call."""
         with self._lock:
-            self.scans.append(TracedScan(dataset, plan, statistics))
+            self.scans.append(TracedScan(dataset, plan, statistics, refused))
 
 
 def current_token() -> str | None:

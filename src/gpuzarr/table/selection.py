@@ -136,10 +136,10 @@ def _require_arrays(inventory: Inventory) -> None:
         return
     where = f"group {inventory.path or '/'!r}"
     if inventory.excluded:
-        reasons = "; ".join(
+        reasons = " ".join(
             f"{name!r}: {getattr(e.error, 'message', e.error)}" for name, e in inventory.excluded.items()
         )
-        raise MetadataError(f"no array of {where} can be read: {reasons}", kind=Kind.METADATA_UNSUPPORTED)
+        raise MetadataError(f"no array of {where} can be read. {reasons}", kind=Kind.METADATA_UNSUPPORTED)
     if inventory.groups:
         message = (
             f"{where} holds no arrays itself but the groups {_quoted(inventory.groups)}; "
