@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import itertools
 import json
+import lzma
 import struct
 import warnings
+import zlib
 from typing import Any
 
 import numcodecs
@@ -23,6 +27,7 @@ from support_codecs import DictStore, Written, document_v2, document_v3, write, 
 from gpuzarr.codecs.blosc import parse_header
 from gpuzarr.codecs.bytes_blosc import Blosc, predicted_blocksize
 from gpuzarr.codecs.cast_value import cast_values
+from gpuzarr.codecs.compressors import Bz2, Gzip, Lzma, Zlib
 from gpuzarr.errors import ChunkError, Kind
 
 ZARR = tuple(int(part) for part in zarr.__version__.split(".")[:2])
@@ -552,3 +557,31 @@ def test_cast_value_against_zarr():
     assert np.isnan(got[0, 2])
     wide = write(np.arange(6, dtype="f4"), chunks=(4,), filters=[zc.CastValue(data_type="int64")], fill_value=0)
     same(wide.read(), np.arange(6, dtype="f4"))
+
+
+@pytest.mark.parametrize("codec", [Gzip(), Zlib(), Bz2(), Lzma()], ids=lambda c: c.name)
+@pytest.mark.parametrize("size", [0, 1, 70_000])
+def test_small_streams_decoded_at_once_equal_those_decoded_in_pieces(codec, size, monkeypatch):
+    """Values or errors: one member, several, damage anywhere, bytes missing, bytes too many, another size."""
+    encode = {"gzip": gzip.compress, "zlib": zlib.compress, "bz2": bz2.compress, "lzma": lzma.compress}[codec.name]
+    plain = np.random.default_rng(size).integers(0, 7, size, np.uint8).tobytes()
+    good = encode(plain)
+    flipped = bytearray(good)
+    flipped[len(good) // 2] ^= 1
+    stored = [good, good + b"\0", good[:-1], good[: len(good) // 2], bytes(flipped), b"", good[:-1] + b"\0"]
+    stored += [encode(plain[:10]) + encode(plain[10:]), encode(plain + b"x"), encode(plain[1:]), encode(bytes(10**6))]
+
+    def results() -> list[object]:
+        found: list[object] = []
+        for data in stored:
+            for out in (None, np.empty(size, np.uint8)):
+                try:
+                    found.append(codec.decode(np.frombuffer(data, np.uint8), size, size, out).tobytes())
+                except ChunkError as error:
+                    found.append((error.kind, str(error)))
+        return found
+
+    at_once = results()
+    monkeypatch.setattr(type(codec), "_decode_at_once", lambda *_: None)
+    assert at_once == results()
+    assert at_once[:2] == [plain, plain]

@@ -160,6 +160,13 @@ class _Streaming:
             raise _damaged(self.name, error) from error
 
     def _decode(self, data: Bytes, size: int | None, limit: int, out: Bytes | None) -> Bytes:
+        if size is not None and size < _OUTPUT_PIECE:
+            decoded = self._decode_at_once(data, size)
+            if decoded is not None:
+                if out is None:
+                    return decoded
+                out[...] = decoded
+                return out
         sink = _Sink(self.name, size, limit, out)
         view = memoryview(data)
         position = 0
@@ -176,6 +183,15 @@ class _Streaming:
             if position < len(view) and not self.multiple_members:
                 raise size_mismatch(self.name, position, len(view))
         return sink.finish()
+
+    def _decode_at_once(self, data: Bytes, size: int) -> Bytes | None:
+        """A small chunk of one member; None where that is not what it is, or where it is damaged."""
+        member = self._member()
+        try:
+            decoded = member.decompress(data, size + 1)  # one more than fits: room to reach the end of the stream
+        except (zlib.error, lzma.LZMAError, OSError, EOFError, ValueError):
+            return None
+        return as_bytes(decoded) if member.eof and not member.unused_data and len(decoded) == size else None
 
 
 class _Sink:
