@@ -5,7 +5,6 @@ from __future__ import annotations
 import bz2
 import lzma
 import struct
-import zlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +16,7 @@ from numcodecs import lz4 as numcodecs_lz4
 from numcodecs import zstd as numcodecs_zstd
 
 from gpuzarr.codecs.blosc import MAX_BLOCKSIZE
+from gpuzarr.codecs.inflate import INFLATE_ERRORS, Inflate, is_checksum_error
 from gpuzarr.codecs.steps import Bytes, as_bytes, size_mismatch, too_large, truncated
 from gpuzarr.errors import ChunkError, Kind
 
@@ -111,27 +111,7 @@ def zstd_content_size(data: Bytes) -> int | None:
     return int.from_bytes(head[start : start + width], "little") + (256 if width == 2 else 0)
 
 
-class _ZlibMember:
-    """zlib's decompressor in the call shape of bz2 and lzma."""
-
-    def __init__(self, wbits: int) -> None:
-        self._inner = zlib.decompressobj(wbits)
-
-    @property
-    def eof(self) -> bool:
-        return self._inner.eof
-
-    @property
-    def unused_data(self) -> bytes:
-        return self._inner.unused_data
-
-    @property
-    def needs_input(self) -> bool:
-        return not self._inner.unconsumed_tail
-
-    def decompress(self, data: Any, max_length: int) -> bytes:
-        held = self._inner.unconsumed_tail
-        return self._inner.decompress(held or data, max_length)
+_STREAM_ERRORS: tuple[type[Exception], ...] = (*INFLATE_ERRORS, lzma.LZMAError, OSError, EOFError, ValueError)
 
 
 class _Streaming:
@@ -151,11 +131,11 @@ class _Streaming:
         """See `ByteStep.decode`."""
         try:
             return self._decode(data, size, limit, out)
-        except (zlib.error, lzma.LZMAError, OSError, EOFError, ValueError) as error:
+        except _STREAM_ERRORS as error:
             if isinstance(error, ChunkError):
                 raise  # a ValueError too
             text = str(error)
-            if "incorrect data check" in text or "incorrect length check" in text or "CRC" in text:
+            if is_checksum_error(error) or "CRC" in text:
                 raise ChunkError(f"{self.name}: {text}", kind=Kind.CHUNK_CHECKSUM) from error
             raise _damaged(self.name, error) from error
 
@@ -241,7 +221,7 @@ class Gzip(_Streaming):
     multiple_members: bool = True
 
     def _member(self) -> Any:
-        return _ZlibMember(31)
+        return Inflate(31)
 
 
 @dataclass(frozen=True)
@@ -253,7 +233,7 @@ class Zlib(_Streaming):
     multiple_members: bool = False
 
     def _member(self) -> Any:
-        return _ZlibMember(15)
+        return Inflate(15)
 
 
 @dataclass(frozen=True)
