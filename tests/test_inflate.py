@@ -29,6 +29,8 @@ def _data(seed: int, size: int, kind: str) -> bytes:
 def _by_zlib(packed: bytes, wbits: int) -> bytes | None:
     """What zlib makes of all members; None if it refuses."""
     out = b""
+    if not packed:
+        return None
     try:
         while packed:
             inner = zlib.decompressobj(wbits)

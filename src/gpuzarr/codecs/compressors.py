@@ -169,7 +169,7 @@ class _Streaming:
         member = self._member()
         try:
             decoded = member.decompress(data, size + 1)  # one more than fits: room to reach the end of the stream
-        except (zlib.error, lzma.LZMAError, OSError, EOFError, ValueError):
+        except _STREAM_ERRORS:
             return None
         return as_bytes(decoded) if member.eof and not member.unused_data and len(decoded) == size else None
 
