@@ -182,8 +182,8 @@ def test_hints_of_the_optimizer_are_dropped(lf: pl.LazyFrame, monkeypatch: pytes
 
     from gpuzarr.source import gpu_translate
 
-    def refuse(visitor: Any, n: int, schema: Any) -> pl.Expr:
-        expression = gpu_expressions.to_polars(visitor, n, schema)
+    def refuse(visitor: Any, n: int, *more: Any) -> pl.Expr:
+        expression = gpu_expressions.to_polars(visitor, n, *more)
         if expression.meta.root_names() == ["rain"]:
             raise gpu_expressions.Unconvertible("dynamic_pred")
         return expression

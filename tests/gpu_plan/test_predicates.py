@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import collections
+import datetime as dt
+import operator
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -15,6 +18,7 @@ from support_gpu_plans import plan, translate
 
 import gpuzarr
 
+OPERATORS = (operator.lt, operator.le, operator.gt, operator.ge, operator.eq, operator.ne)
 ROWS = 150
 QUERIES = 700
 
@@ -118,8 +122,6 @@ def test_functions_survive(wide: pl.LazyFrame) -> None:
 
 
 def test_every_kind_of_literal(wide: pl.LazyFrame) -> None:
-    import datetime as dt
-
     time = wide.select("time").collect()["time"][3]
     for predicate in [
         pl.col("time") == time,
@@ -138,6 +140,99 @@ def test_every_kind_of_literal(wide: pl.LazyFrame) -> None:
         (scan,) = plan(wide.filter(predicate))[1]
         want = wide.filter(predicate).collect()
         assert pl.concat([*scan.options[0].io_source(None), want.clear()]).equals(want), str(predicate)
+
+
+NS = 1_577_836_800_000_000_000  # 2020-01-01
+
+
+@pytest.fixture(scope="module")
+def fine(tmp_path_factory: pytest.TempPathFactory) -> pl.LazyFrame:
+    """Times and differences that whole microseconds cannot tell apart, before and after 1970."""
+    path = tmp_path_factory.mktemp("fine") / "fine.zarr"
+    ticks = np.array([NS + n for n in (-1001, -1, 0, 1, 123, 456, 999, 1000)] + [-1001, -1, 0, 1], "i8")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        group = zarr.create_group(path)
+        for name, units in (("time", "nanoseconds since 1970-01-01"), ("later", "nanoseconds")):
+            attributes = {"units": units} | ({"dtype": "timedelta64[ns]"} if name == "later" else {})
+            array = group.create_array(
+                name, shape=ticks.shape, chunks=(4,), dtype="i8", dimension_names=("row",), attributes=attributes
+            )
+            array[...] = ticks
+    lf = gpuzarr.scan_zarr(path)
+    assert lf.collect_schema()["time"] == pl.Datetime("ns")
+    assert lf.select(pl.col("time").to_physical()).collect()["time"].to_list() == ticks.tolist()
+    return lf
+
+
+def ns(value: int) -> pl.Expr:
+    return pl.lit(value, dtype=pl.Int64).cast(pl.Datetime("ns"))
+
+
+def test_nanoseconds_of_literals_are_kept(fine: pl.LazyFrame) -> None:
+    """Polars' traverser cuts them to microseconds; the optimizer makes some of its own (``<= date`` is ``<= date + 999 ns``)."""
+    t, day, frame = pl.col("time"), dt.datetime(2020, 1, 1), fine.collect()
+    exact = pl.Series([NS + 123, NS + 456, None]).cast(pl.Datetime("ns"))
+    values = (NS, NS + 1, NS + 123, NS + 999, NS - 1, -1, -1001, 0, 5)
+    for predicate in [
+        *(op(t, ns(value)) for value in values for op in OPERATORS), *(op(t, day) for op in OPERATORS),
+        t < np.datetime64("2020-01-01T00:00:00.000000123", "ns"), t.is_between(ns(NS - 1), ns(NS + 456)),
+        t == pl.date(2020, 1, 1), (t < ns(NS + 123)) | (t == pl.datetime(2021, 1, 1)), ~(t < ns(NS + 123)),
+        (t > ns(NS + 1)) & (t < ns(NS + 456)) & (t != ns(NS + 123)),
+        t.is_in(exact), t.is_in(exact.implode()), t.is_in(pl.concat([exact] * 5).implode()), t.is_in([day, None]),
+        t.dt.time() == pl.lit(1, dtype=pl.Int64).cast(pl.Time), t.dt.time() < dt.time(1),
+        pl.col("later") < np.timedelta64(NS + 123, "ns"), pl.col("later") <= dt.timedelta(days=18262),
+        t + pl.duration(nanoseconds=3) > ns(NS + 3), t.dt.truncate("1us") == day,
+        t.dt.replace_time_zone("UTC") <= dt.datetime(2020, 1, 1, tzinfo=dt.UTC),
+        t.dt.replace_time_zone("UTC").dt.convert_time_zone("Europe/Berlin")
+        == ns(NS + 123).dt.replace_time_zone("UTC").dt.convert_time_zone("Europe/Berlin"),
+        pl.when(pl.col("row") > 1).then(t).otherwise(ns(NS + 1)) == ns(NS + 1), t.fill_null(ns(NS + 1)) == ns(NS + 1),
+    ]:  # fmt: skip
+        _, (scan,) = plan(fine.filter(predicate))
+        source = scan.options[0].io_source
+        assert source.left == ()
+        assert pl.concat([*source(None), frame.clear()]).equals(frame.filter(predicate)), str(predicate)
+    left = (t > ns(NS)) & (pl.col("row").hash() != 0)
+    _, (scan,) = plan(fine.filter(left))
+    assert scan.options[0].io_source.left == ("hash",)
+    assert pl.concat(list(scan.options[0].io_source(None))).equals(frame.filter(t > ns(NS)))
+
+
+def test_literals_that_stay_unknown_send_the_query_to_a_cpu_engine(
+    fine: pl.LazyFrame, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from gpuzarr.source import gpu_literals
+
+    t = pl.col("time")
+    for predicate in [
+        t.is_in(pl.Series([NS + n for n in range(9)]).cast(pl.Datetime("ns"))),  # printed with an ellipsis
+        (t > ns(NS + 1)) & (t.dt.to_string("%F %T") == "2020-01-01 00:00:00"),  # what looks like a literal and is none
+        t.hash() != ns(NS + 1).hash(),  # left to the engine, whose literal is cut
+        pl.col("later").is_in(pl.Series([NS + 1, 5]).cast(pl.Duration("ns"))),
+        t.dt.cast_time_unit("us") < pl.lit(10**18, dtype=pl.Int64).cast(pl.Datetime("us")),  # no Python object for it
+    ]:
+        assert translate(fine.filter(predicate))[1].errors, str(predicate)
+    two = pl.concat([fine.filter(t < ns(NS + 1)), fine.filter(t < ns(NS + 2))])
+    assert translate(two)[1].errors
+    monkeypatch.setattr(gpu_literals, "_queries_of_callers", lambda: ())
+    assert translate(fine.filter(t <= dt.datetime(2020, 1, 1)))[1].errors
+    assert not translate(fine.filter(t.dt.year() > 1980))[1].errors
+
+
+def test_the_query_is_found_where_the_engine_translates(fine: pl.LazyFrame) -> None:
+    """`collect` calls the engine from inside Polars; what the hook finds out is the same there."""
+    from cudf_polars import callback
+
+    seen: list[pl.DataFrame] = []
+
+    def translated(visitor: Any, _: Any) -> None:
+        root = callback.Translator(visitor, pl.GPUEngine(executor="in-memory")).translate_ir()
+        seen.append(pl.concat([*root.options[0].io_source(None), fine.clear().collect()]))
+
+    for predicate in (pl.col("time") <= dt.datetime(2020, 1, 1), pl.col("time") == ns(NS + 123)):
+        want = fine.filter(predicate).collect()
+        assert fine.filter(predicate).collect(post_opt_callback=translated).equals(want)
+        assert seen.pop().equals(want)
 
 
 def test_predicates_stay_beside_paths(tmp_path: Path) -> None:

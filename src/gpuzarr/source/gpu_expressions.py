@@ -4,8 +4,7 @@ The GPU engine walks the optimised plan through Polars' ``NodeTraverser``, which
 as a `polars.Expr`. Here the nodes become an expression again, with the casts and literals that the optimizer settled. Kinds
 of nodes and functions are told apart by their names, so nothing of CUDA is imported.
 
-One thing is lost on the way and cannot be seen here: the traverser gives a single literal of type ``Datetime("ns")`` as a
-`datetime.datetime`, that is, cut to whole microseconds.
+The traverser cuts literals with nanoseconds to microseconds; see `gpuzarr.source.gpu_literals` for what is done about it.
 """
 
 from __future__ import annotations
@@ -15,6 +14,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import polars as pl
+
+from gpuzarr.source.gpu_literals import CutLiteralError, Nanoseconds
 
 __all__ = ["Traverser", "Unconvertible", "conjuncts", "to_polars"]
 
@@ -176,6 +177,9 @@ def _functions() -> dict[str, Build]:
         "BooleanFunction.IsIn": lambda inputs, nulls_equal: inputs[0].is_in(inputs[1], nulls_equal=nulls_equal),
         "BooleanFunction.AllHorizontal": lambda inputs: pl.all_horizontal(*inputs),
         "BooleanFunction.AnyHorizontal": lambda inputs: pl.any_horizontal(*inputs),
+        "TemporalFunction.ReplaceTimeZone": lambda inputs, zone, non_existent: inputs[0].dt.replace_time_zone(
+            zone, ambiguous=inputs[1], non_existent=non_existent
+        ),
         "StringFunction.Contains": lambda inputs, literal, strict: inputs[0].str.contains(
             inputs[1], literal=literal, strict=strict
         ),
@@ -194,14 +198,16 @@ def conjuncts(visitor: Traverser, n: int) -> list[int]:
     """Node numbers of the parts of a predicate that are all to hold."""
     try:
         node = visitor.view_expression(n)
-    except Exception:  # nodes that Polars does not show
+    except (Exception, pl.exceptions.PanicException):  # nodes that Polars does not show
         return [n]
     if type(node).__name__ == "BinaryExpr" and _name(node.op) in ("And", "LogicalAnd"):
         return [*conjuncts(visitor, node.left), *conjuncts(visitor, node.right)]
     return [n]
 
 
-def to_polars(visitor: Traverser, n: int, schema: Mapping[str, pl.DataType]) -> pl.Expr:
+def to_polars(
+    visitor: Traverser, n: int, schema: Mapping[str, pl.DataType], nanoseconds: Nanoseconds | None = None
+) -> pl.Expr:
     """A Boolean expression of the plan as a `polars.Expr`.
 
     Parameters
@@ -212,44 +218,55 @@ def to_polars(visitor: Traverser, n: int, schema: Mapping[str, pl.DataType]) -> 
         Number of the expression node.
     schema
         Columns that it may refer to.
+    nanoseconds
+        What literals lack, see `gpuzarr.source.gpu_literals`; None: nothing.
 
     Raises
     ------
     Unconvertible
         Some part of it has no counterpart here.
+    CutLiteralError
+        It has a literal whose value cannot be made here.
     """
     try:
-        expression = _convert(visitor, n)
+        expression = _convert(visitor, n, nanoseconds or {})
         dtype = pl.LazyFrame(schema=schema).select(p=expression).collect_schema()["p"]
-    except Unconvertible:
+    except (Unconvertible, CutLiteralError):
         raise
-    except Exception as error:  # whatever the traverser or Polars make of a form that was not foreseen
+    except (
+        Exception,
+        pl.exceptions.PanicException,
+    ) as error:  # whatever the traverser or Polars make of a form that was not foreseen
         raise Unconvertible(str(error).split("\n", 1)[0]) from error
     if dtype != pl.Boolean:
         raise Unconvertible(f"a predicate of type {dtype}")
     return expression
 
 
-def _convert(visitor: Traverser, n: int) -> pl.Expr:
+def _convert(visitor: Traverser, n: int, nanoseconds: Nanoseconds) -> pl.Expr:
     node = visitor.view_expression(n)
     kind = type(node).__name__
     if kind == "Column":
         return pl.col(node.name)
     if kind == "Literal":
-        return _literal(node.value, node.dtype)
+        return _literal(node.value, node.dtype, nanoseconds.get(n, ()))
     if kind == "Alias":
-        return _convert(visitor, node.expr)
+        return _convert(visitor, node.expr, nanoseconds)
     if kind == "Cast":
         # 0: an error where a value does not fit, 1: null, 2: it wraps around
-        return _convert(visitor, node.expr).cast(node.dtype, strict=node.options != 1, wrap_numerical=node.options == 2)
+        return _convert(visitor, node.expr, nanoseconds).cast(
+            node.dtype, strict=node.options != 1, wrap_numerical=node.options == 2
+        )
     if kind == "BinaryExpr" and _name(node.op) in _BINARY:
-        return _BINARY[_name(node.op)](_convert(visitor, node.left), _convert(visitor, node.right))
+        return _BINARY[_name(node.op)](
+            _convert(visitor, node.left, nanoseconds), _convert(visitor, node.right, nanoseconds)
+        )
     if kind == "Ternary":
-        truthy, falsy = _convert(visitor, node.truthy), _convert(visitor, node.falsy)
-        return pl.when(_convert(visitor, node.predicate)).then(truthy).otherwise(falsy)
+        truthy, falsy = _convert(visitor, node.truthy, nanoseconds), _convert(visitor, node.falsy, nanoseconds)
+        return pl.when(_convert(visitor, node.predicate, nanoseconds)).then(truthy).otherwise(falsy)
     if kind == "Function" and isinstance(node.function_data, tuple):
         name, *options = node.function_data
-        inputs = [_convert(visitor, i) for i in node.input]
+        inputs = [_convert(visitor, i, nanoseconds) for i in node.input]
         if name == "as_struct":  # names of fields are in the type only
             fields = visitor.get_dtype(n).fields
             return pl.struct(e.alias(f.name) for e, f in zip(inputs, fields, strict=True))
@@ -259,12 +276,26 @@ def _convert(visitor: Traverser, n: int) -> pl.Expr:
     raise Unconvertible(kind)
 
 
-def _literal(value: Any, dtype: pl.DataType) -> pl.Expr:
+def _literal(value: Any, dtype: pl.DataType, lacks: tuple[int, ...]) -> pl.Expr:
     if type(value).__name__ == "PySeries":
         return pl.lit(pl.Series._from_pyseries(value))  # noqa: SLF001  # there is no public way
+    if any(lacks):
+        return _with_nanoseconds(value, dtype, lacks)
     if isinstance(dtype, pl.List):
         return pl.lit(pl.Series([value], dtype=dtype))
     return pl.lit(None) if dtype == pl.Null else pl.lit(value, dtype=dtype)
+
+
+def _with_nanoseconds(value: Any, dtype: pl.DataType, lacks: tuple[int, ...]) -> pl.Expr:
+    if not dtype.is_nested():
+        ticks = pl.Series([value], dtype=dtype).to_physical() + lacks[0]
+        return pl.lit(ticks.item(), dtype=pl.Int64).cast(dtype)
+    if not isinstance(dtype, pl.List) or dtype.inner.is_nested():
+        raise CutLiteralError
+    digits = iter(lacks)
+    more = pl.Series([None if item is None else next(digits) for item in value], dtype=pl.Int64)
+    items = (pl.Series(value, dtype=dtype.inner).to_physical() + more).cast(dtype.inner)
+    return pl.lit(items.implode())
 
 
 def _name(member: Any) -> str:

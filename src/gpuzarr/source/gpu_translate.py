@@ -8,6 +8,7 @@ from typing import Any
 import polars as pl
 
 from gpuzarr.source.gpu_expressions import Unconvertible, conjuncts, to_polars
+from gpuzarr.source.gpu_literals import CutLiteralError, Nanoseconds, count_whole, cut_leaves, nanoseconds_of
 from gpuzarr.source.gpu_source import DEFAULT_FRAME_BYTES, BoundSource, ScanFunction
 from gpuzarr.source.polars_source import ZarrSource
 
@@ -43,7 +44,13 @@ def bound_source(node: Any) -> BoundSource | None:
 
 
 def scan(node: Any, translator: Any, schema: Any, original: Translate) -> Any:
-    """A scan of ours with everything that the plan pushes bound to the source; any other as before."""
+    """A scan of ours with everything that the plan pushes bound to the source; any other as before.
+
+    Raises
+    ------
+    NotImplementedError
+        The filter holds something that Polars does not hand over exactly: a CPU engine has to run the query.
+    """
     from cudf_polars.dsl import ir
 
     scan_function, with_columns, source_type, predicate, n_rows = node.options
@@ -54,11 +61,12 @@ def scan(node: Any, translator: Any, schema: Any, original: Translate) -> Any:
     left: list[str] = []
     remaining: list[Any] = []
     if predicate is not None:
+        nanoseconds = _nanoseconds(translator.visitor, predicate[1])
         for part in conjuncts(translator.visitor, predicate[1]):
             try:
-                pushed.append(to_polars(translator.visitor, part, source.dataset.table.schema))
+                pushed.append(to_polars(translator.visitor, part, source.dataset.table.schema, nanoseconds))
             except Unconvertible as reason:
-                value = _left_to_engine(translator, part, schema)
+                value = _left_to_engine(translator, part, schema, nanoseconds)
                 if value is not None:
                     remaining.append(value)
                     left.append(str(reason))
@@ -101,12 +109,30 @@ def _narrowed(node: Any, wanted: Any) -> Any:
     return ir.PythonScan(schema, (function, list(schema), source_type, index), None)
 
 
-def _left_to_engine(translator: Any, part: int, schema: Any) -> Any:
+def _nanoseconds(visitor: Any, n: int) -> Nanoseconds:
+    try:
+        return nanoseconds_of(visitor, n)
+    except pl.exceptions.PanicException as error:  # left alone, it would end the query, which a CPU engine can run
+        raise NotImplementedError(f"a literal that Polars cannot show: {error}") from error
+
+
+def _left_to_engine(translator: Any, part: int, schema: Any, nanoseconds: Nanoseconds) -> Any:
     """A part of the filter for the engine to evaluate; None for a hint of its own, which may be dropped."""
-    from cudf_polars.dsl import translate
+    from cudf_polars.dsl import expr, translate
+    from cudf_polars.dsl.traversal import traversal
 
     named = translate.translate_predicate(translator, n=part, output_name="_predicate", schema=schema)
-    return None if named is None else named.value
+    if named is None:
+        return None
+    known = count_whole(translator.visitor, part, nanoseconds)
+    for node in traversal([named.value]):  # the engine's literals lack the same
+        value = node.value if isinstance(node, expr.Literal) else None
+        if isinstance(node, expr.LiteralColumn):
+            value = node.value.to_list()
+        known -= bool(cut_leaves(value, node.dtype.polars_type))
+    if known < 0:
+        raise CutLiteralError
+    return named.value
 
 
 def _named_conjunction(parts: list[Any]) -> Any:
