@@ -115,7 +115,7 @@ class ProbeReport:
     gpu
         Driver and devices.
     gds
-        GPUDirect Storage: "in use", "compatibility mode" (reads through host memory) or why it is unknown.
+        GPUDirect Storage: "in use", or why it is not or is unknown.
     devices
         What ``device="cpu"``, ``device="cuda"`` and ``engine="gpu"`` lack.
     """
@@ -305,13 +305,10 @@ def _gds(gpu: Gpu, pieces: tuple[Piece, ...]) -> str:
         return "no device"
     if not any(piece.name == "kvikio" and piece.state == "found" for piece in pieces):
         return "unknown without kvikio"
-    try:
-        driver: Any = import_module("kvikio.cufile_driver")
-        defaults: Any = import_module("kvikio.defaults")
-        in_use = driver.get("is_gds_available") and not defaults.is_compat_mode_preferred()
-    except Exception as error:  # a probe reports, whatever cuFile makes of this machine
-        return f"unknown: {type(error).__name__}"
-    return "in use" if in_use else "compatibility mode: reads go through host memory"
+    from gpuzarr.device.kvikio_files import gds_problem
+
+    problem = gds_problem()
+    return f"not in use, reads go through host memory: {problem}" if problem else "in use"
 
 
 def _cores() -> int:

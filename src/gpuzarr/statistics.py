@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 
 __all__ = ["ScanStatistics"]
@@ -68,6 +69,24 @@ class ScanStatistics:
     columns_on_host: int = 0
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
     _observer: Callable[[dict[str, int]], None] | None = field(default=None, repr=False, compare=False)
+
+    _notes: Counter[str] = field(default_factory=Counter, repr=False, compare=False)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """How the scan was carried out, in words: where bytes went, and what stayed on the host, why and how often."""
+        with self._lock:
+            return tuple(f"{text} ({count:,} chunks)" if count else text for text, count in self._notes.items())
+
+    def note(self, text: str) -> None:
+        """Something worth knowing of the scan as a whole."""
+        with self._lock:
+            self._notes.setdefault(text, 0)
+
+    def note_counts(self, counts: Mapping[str, int]) -> None:
+        """The same of some chunks: text → how many more."""
+        with self._lock:
+            self._notes.update(counts)
 
     def observe(self, observer: Callable[[dict[str, int]], None]) -> None:
         """Call ``observer`` with everything that is added from now on, from whatever thread adds it."""

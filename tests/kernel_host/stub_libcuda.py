@@ -5,15 +5,45 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
-NOT_INITIALIZED = (
-    "cuInit cuCtxCreate_v2 cuCtxCreate_v3 cuCtxCreate_v4 cuCtxDestroy_v2 cuCtxPushCurrent_v2 cuCtxPopCurrent_v2 "
-    "cuCtxGetCurrent cuCtxGetDevice cuMemHostAlloc cuMemFreeHost cuMemHostRegister_v2 cuMemHostUnregister "
-    "cuMemcpyHtoDAsync_v2 cuMemcpyDtoHAsync_v2 cuMemcpyAsync cuMemcpyBatchAsync cuMemcpyBatchAsync_v2 "
-    "cuMemGetAddressRange_v2 cuPointerGetAttribute cuPointerGetAttributes cuDeviceGet cuDeviceGetCount "
-    "cuDeviceGetAttribute cuDevicePrimaryCtxRetain cuDevicePrimaryCtxRelease cuDevicePrimaryCtxRelease_v2 "
-    "cuStreamCreate cuStreamDestroy_v2 cuStreamSynchronize cuStreamQuery cuEventCreate cuEventDestroy_v2 "
-    "cuEventSynchronize cuEventQuery cuEventRecord cuLaunchHostFunc"
-).split()
+NOT_INITIALIZED = [
+    "cuInit",
+    "cuCtxCreate_v2",
+    "cuCtxCreate_v3",
+    "cuCtxCreate_v4",
+    "cuCtxDestroy_v2",
+    "cuCtxPushCurrent_v2",
+    "cuCtxPopCurrent_v2",
+    "cuCtxGetCurrent",
+    "cuCtxGetDevice",
+    "cuMemHostAlloc",
+    "cuMemFreeHost",
+    "cuMemHostRegister_v2",
+    "cuMemHostUnregister",
+    "cuMemcpyHtoDAsync_v2",
+    "cuMemcpyDtoHAsync_v2",
+    "cuMemcpyAsync",
+    "cuMemcpyBatchAsync",
+    "cuMemcpyBatchAsync_v2",
+    "cuMemGetAddressRange_v2",
+    "cuPointerGetAttribute",
+    "cuPointerGetAttributes",
+    "cuDeviceGet",
+    "cuDeviceGetCount",
+    "cuDeviceGetAttribute",
+    "cuDevicePrimaryCtxRetain",
+    "cuDevicePrimaryCtxRelease",
+    "cuDevicePrimaryCtxRelease_v2",
+    "cuStreamCreate",
+    "cuStreamDestroy_v2",
+    "cuStreamSynchronize",
+    "cuStreamQuery",
+    "cuEventCreate",
+    "cuEventDestroy_v2",
+    "cuEventSynchronize",
+    "cuEventQuery",
+    "cuEventRecord",
+    "cuLaunchHostFunc",
+]
 
 
 def build(folder: Path) -> Path:

@@ -172,5 +172,5 @@ class Runtime(Protocol):
         ...
 
     def stage(self, name: str) -> AbstractContextManager[None]:
-        """Names what the calling thread does, for profilers."""
+        """Names what the calling thread does, for profilers: fetch, copy, decode, gather, filter, hand over."""
         ...

@@ -99,6 +99,13 @@ class WaveDevice(HostDevice):
             else:
                 self.columns[path] = found
         statistics.add(columns_on_host=len(self.host_reasons))
+        files = runtime.files
+        statistics.note(
+            f"files are read by {files.name}, "
+            + (_through_host(files.not_direct) or "straight to the device where no byte has to be looked at")
+        )
+        for path, reason in self.host_reasons.items():
+            statistics.note(f"{path or '/'}: whole column on the host: {reason}")
         self.device_filter: DeviceFilter | None = device_filter(plan, self.columns)
         self.device_coordinates: DeviceCoordinates | None = None
         if coordinates_on_device:
@@ -164,3 +171,7 @@ class WaveDevice(HostDevice):
                 self.gather_ready()
 
         self.scheduler.workers.submit(job.frame.number, self.guard(step))
+
+
+def _through_host(not_direct: str) -> str:
+    return f"through page-locked memory: {not_direct}" if not_direct else ""

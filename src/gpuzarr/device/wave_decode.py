@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -9,7 +10,7 @@ from functools import partial
 import numpy as np
 import numpy.typing as npt
 
-from gpuzarr.codecs.batch import MAX_STREAM_NBYTES, Status
+from gpuzarr.codecs.batch import Status
 from gpuzarr.codecs.chunk_set import ChunkLabel
 from gpuzarr.codecs.decode_plan import batches, decode_on_host, realigned, verify_stored
 from gpuzarr.codecs.stream_plan import StoredChunks, StreamPlan, plan_streams
@@ -18,6 +19,7 @@ from gpuzarr.device.memory_pool import DirectMemory, Lease, PinnedPool
 from gpuzarr.device.runtime import Bytes, DeviceBuffer, Runtime, Stream
 from gpuzarr.device.wave_fetch import FetchedChunk, Slot
 from gpuzarr.device.wave_filters import Layout, Queued, launcher, shuffled_blocks, undo_filters
+from gpuzarr.device.wave_routes import FAILED, count_reasons, host_entries
 from gpuzarr.device.wave_tables import PackedTables, TablePack
 from gpuzarr.kernels import launch as launches
 from gpuzarr.kernels import tables as kernel_tables
@@ -27,8 +29,6 @@ __all__ = ["ChunkMemory", "DecodedWave", "decode"]
 Int64Array = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
 ALIGNMENT = 16
-FEW_STREAMS = 16
-HUGE_NBYTES = 16 << 20
 
 
 @dataclass(eq=False)
@@ -58,6 +58,8 @@ class DecodedWave:
         Where they are.
     streams, on_host, retried
         Streams that batches decoded; chunks that the host decoded because the plan says so, or because a batch failed.
+    reasons
+        Of chunks that the host decoded, by array and reason.
     in_place
         Chunks that stay shuffled: the gather kernel reads them so.
     nbytes
@@ -70,6 +72,7 @@ class DecodedWave:
     streams: int = 0
     on_host: int = 0
     retried: int = 0
+    reasons: Counter[str] = field(default_factory=Counter)
     in_place: int = 0
     nbytes: int = 0
     stored: ChunkMemory | None = None
@@ -120,7 +123,8 @@ def decode(
     arena, first = _hull(chunks, arena)
     plan, layout = _plan(chunks, arena, first)
     verify_stored(plan)
-    host = _host_entries(plan, runtime)
+    why = host_entries(plan, runtime)
+    host = why > 0
     as_stored = _as_stored(plan, layout) & ~host
     plan, layout = _without(plan, layout, as_stored)
     wave = DecodedWave([], nbytes=layout.nbytes)
@@ -140,6 +144,8 @@ def decode(
         final = undo_filters(plan, layout, keep & (blocks == 0)[layout.owner], out, runtime, pool, stream, wave.tables)
         wave.on_host = int(host.sum()) + sum(chunk.decoded is not None for chunk in chunks)
         wave.retried = int(failed.sum())
+        why[failed] = FAILED
+        wave.reasons = count_reasons([label.array or "" for label in plan.chunks.labels], why)
         other = None if final is None else ChunkMemory(final[0], stream)
         moved = np.zeros(len(chunks), np.bool_) if final is None else final[1]
         for start, is_moved, block in zip(layout.start.tolist(), moved.tolist(), blocks.tolist(), strict=True):
@@ -229,20 +235,6 @@ def _without(plan: StreamPlan, layout: Layout, left_out: BoolArray) -> tuple[Str
     begin = np.cumsum(sizes) - sizes
     moved = Layout(layout.owner, layout.dst + (begin - layout.start)[layout.owner], begin, int(sizes.sum()))
     return _placed(plan, moved), moved
-
-
-def _host_entries(plan: StreamPlan, runtime: Runtime) -> BoolArray:
-    """Entries that the host decodes: the plan says so, or the decoder lacks something, or there are few huge streams."""
-    decoder, table, sums = runtime.decoder, plan.streams, plan.checksums
-    host = np.zeros(len(plan), np.bool_)
-    for algorithm, most in MAX_STREAM_NBYTES.items():
-        host[table.chunk[(table.algorithm == algorithm) & (table.dst_nbytes > most)]] = True
-    host[table.chunk[~np.isin(table.algorithm, [Algorithm.STORED, *decoder.algorithms])]] = True
-    host[sums.chunk[sums.decoded & ~np.isin(sums.kind, [*runtime.verifies, *decoder.verifies])]] = True
-    zstd = np.flatnonzero(table.algorithm == Algorithm.ZSTD)
-    if 0 < len(zstd) < FEW_STREAMS and int(table.dst_nbytes[zstd].min()) > HUGE_NBYTES:
-        host[table.chunk[zstd]] = True
-    return host
 
 
 def _source(arena: Bytes, first: int, direct: DirectMemory | None, runtime: Runtime, stream: Stream) -> _Source:

@@ -250,10 +250,11 @@ class WaveJob(FrameJob):
     def _evaluate(self) -> DeviceRows:
         """Surviving rows of the frame."""
         filter_ = self.device.device_filter
-        if filter_ is not None and all(path in self.on_device for path in filter_.columns):
-            return filter_.rows(self)
-        numbers = np.flatnonzero(self._mask().to_numpy()).astype(np.int32)
-        return self.upload_rows(numbers)
+        with self.device.runtime.stage("filter"):
+            if filter_ is not None and all(path in self.on_device for path in filter_.columns):
+                return filter_.rows(self)
+            numbers = np.flatnonzero(self._mask().to_numpy()).astype(np.int32)
+            return self.upload_rows(numbers)
 
     def upload_rows(self, numbers: np.ndarray) -> DeviceRows:
         """Row numbers to the device."""
@@ -282,6 +283,11 @@ class WaveJob(FrameJob):
 
     def _hand_over(self, rows: DeviceRows | None) -> None:
         """Make the frame of the projection."""
+        with self.device.runtime.stage("hand over"):
+            result = self._handed_over(rows)
+        self._finish([result])
+
+    def _handed_over(self, rows: DeviceRows | None) -> Any:
         device, plan = self.device, self.device.plan
         host: dict[str, pl.Series] = {}
         found: dict[str, DeviceColumn] = {}
@@ -301,8 +307,7 @@ class WaveJob(FrameJob):
             tables.release()
         self.keep.clear()
         self._settled_counts(frame)
-        result = device.finish(frame)
-        self._finish([result])
+        return device.finish(frame)
 
     def _device_column(self, load: WaveLoad, rows: DeviceRows | None) -> DeviceColumn:
         source = load.column.source

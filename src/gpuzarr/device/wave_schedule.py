@@ -346,6 +346,7 @@ class WaveScheduler:
             chunks_on_host=wave.on_host,
             chunks_retried=wave.retried,
         )
+        self._statistics.note_counts(wave.reasons)
         with self._lock:
             self.batched_streams += wave.streams
             self.host_chunks += wave.on_host

@@ -53,6 +53,8 @@ class ArrayBill:
         The codec chain.
     repeats
         How many rows show the same cell, because the array lacks dimensions of the table.
+    on_device
+        How a GPU decodes it, or why the host does; empty where no GPU is asked for.
     """
 
     path: str
@@ -66,6 +68,7 @@ class ArrayBill:
     at_most: bool
     route: str
     repeats: int
+    on_device: str = ""
 
 
 @dataclass(frozen=True)
@@ -169,6 +172,8 @@ class ScanBill:
                 f"  read      {a.path or '/'}: {bound}{a.chunks:,} of {a.chunks_total:,} chunks, {stored}, "
                 f"{_size(a.decoded_bytes)} decoded, {a.route}, for {a.used_for}{repeat}"
             )
+            if a.on_device:
+                yield f"            device: {a.on_device}"
         if not self.arrays:
             yield "  read      no chunk: coordinates answer it"
         else:
@@ -222,12 +227,13 @@ class Bill:
 
 @dataclass(frozen=True)
 class ScanProfile:
-    """What one scan of a query really did; `statistics` as in `gpuzarr.statistics.ScanStatistics`."""
+    """What one scan of a query really did; `statistics` and `notes` as in `gpuzarr.statistics.ScanStatistics`."""
 
     store: str
     group: str
     columns: tuple[str, ...]
     statistics: dict[str, int]
+    notes: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         s = self.statistics
@@ -239,6 +245,14 @@ class ScanProfile:
             f"  chunks    {s['chunks_read']:,} decoded ({s['chunks_partial']:,} in part), {s['chunks_missing']:,} not stored",
             f"  decoded   {_size(s['bytes_decoded'])}, of which {_size(s['unverified_bytes'])} have no checksum",
         ]
+        if s["waves"]:
+            lines.append(
+                f"  device    {s['waves']:,} waves, {s['streams_batched']:,} streams in batches, "
+                f"{s['chunks_on_host']:,} chunks and {s['columns_on_host']:,} columns decoded on the host, "
+                f"{s['chunks_retried']:,} chunks retried there, {s['chunks_in_place']:,} gathered while shuffled, "
+                f"{s['waves_direct']:,} reads of waves straight to the device"
+            )
+        lines += [f"  note      {note}" for note in self.notes]
         return "\n".join(lines)
 
 
@@ -335,7 +349,13 @@ def profile(lf: pl.LazyFrame, *, engine: Any = "auto") -> Profile:
         frame = copy.collect(engine=engine)
         seconds = time.perf_counter() - start
         scans = tuple(
-            ScanProfile(s.dataset.table.store, s.dataset.table.group, s.plan.projection, s.statistics.as_dict())
+            ScanProfile(
+                s.dataset.table.store,
+                s.dataset.table.group,
+                s.plan.projection,
+                s.statistics.as_dict(),
+                s.statistics.notes,
+            )
             for s in trace.scans
         )
         return Profile(frame, scans, seconds)
@@ -358,6 +378,10 @@ def _scan_bill(scan: TracedScan, max_lookups: int) -> ScanBill:
     arrays = []
     for path, column in chunked_columns(plan, dataset.coordinates).items():
         arrays.append(_array_bill(scan, path, column, max_lookups))
+    notes = plan.notes
+    if dataset.options.device == "cuda":
+        arrays = [replace(array, on_device=_device_route(scan, array.path)) for array in arrays]
+        notes = (*notes, _fetch_note())
     return ScanBill(
         store=table.store,
         group=table.group,
@@ -373,15 +397,37 @@ def _scan_bill(scan: TracedScan, max_lookups: int) -> ScanBill:
         selection={d.name: (a.selected, d.size) for d, a in zip(table.dims, plan.axes, strict=True)},
         filter=None if plan.filter is None else _filter_text(scan),
         arrays=tuple(arrays),
-        notes=plan.notes,
+        notes=notes,
         refused=scan.refused if scan.refused is not None else dataset.excess(plan),
     )
+
+
+def _device_route(scan: TracedScan, path: str) -> str:
+    """How the wave engine reads an array of a scan."""
+    from gpuzarr.device.wave_routes import column_route
+    from gpuzarr.device.wave_source import wave_source
+
+    column = chunked_columns(scan.plan, scan.dataset.coordinates)[path]
+    reader = scan.dataset.reader(ScanStatistics())(column)
+    return column_route(wave_source(ChunkedColumn(column, scan.plan, reader, scan.dataset.options.on_missing)))
+
+
+def _fetch_note() -> str:
+    from gpuzarr.device.kvikio_files import gds_problem
+
+    problem = gds_problem()
+    return f"GPUDirect Storage is {f'not in use: {problem}' if problem else 'in use for files'}"
 
 
 def _gpu_scan_bill(found: GpuScan, max_lookups: int) -> ScanBill:
     bill = _scan_bill(found.scan, max_lookups)
     device, reason = found.device
-    return replace(bill, device=device, device_reason=reason, notes=bill.notes + found.notes)
+    notes = bill.notes + found.notes
+    arrays = bill.arrays
+    if found.on_device and found.scan.dataset.options.device != "cuda":
+        arrays = tuple(replace(array, on_device=_device_route(found.scan, array.path)) for array in arrays)
+        notes = (*notes, _fetch_note())
+    return replace(bill, device=device, device_reason=reason, arrays=arrays, notes=notes)
 
 
 def _filter_text(scan: TracedScan) -> str:
