@@ -1,7 +1,7 @@
 """Peak memory of a streaming sum must not depend on the size of the store.
 
 Every size runs in a process of its own, over a store that lives nowhere: its chunks are made when they are asked for, one
-compressed object for all of them. Usage: ``python benchmarks/memory_contract.py [--gib 1 4 16] [--chunk-mib 8]``.
+compressed object for all of them. Usage: ``python benchmarks/memory_contract.py [--gib 1 4 16] [--chunk-steps 1]``.
 """
 
 from __future__ import annotations
