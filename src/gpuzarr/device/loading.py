@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,7 +23,7 @@ from gpuzarr.options import MissingPolicy
 from gpuzarr.plan.axis import Picks
 from gpuzarr.plan.chunks import ChunkPart, is_direct, last_tile, piece_chunks
 from gpuzarr.plan.model import Frame, Piece, ScanPlan
-from gpuzarr.reader import ChunkReader
+from gpuzarr.reader import ChunkGroup, ChunkReader
 from gpuzarr.table.model import Column
 
 __all__ = ["ChunkedColumn", "FullLoad", "Load", "RowLoad", "Scratch", "Task", "chunk_tasks"]
@@ -248,10 +248,8 @@ def chunk_tasks(
     """Tasks that read chunks and hand each to ``put`` by position; ``together`` decoded bytes per task."""
     reader = source.reader
     groups = reader.groups(indices)
-    per_task = max(1, together // max(1, source.chain.chunk_nbytes))
     tasks: list[Task] = []
-    for low in range(0, len(groups), per_task):
-        run = groups[low : low + per_task]
+    for run in _runs(groups, together // max(1, source.chain.chunk_nbytes)):
 
         def task(run: Sequence[Any] = run) -> None:
             for group in run:
@@ -265,6 +263,20 @@ def chunk_tasks(
 
         tasks.append(task)
     return tasks
+
+
+def _runs(groups: list[ChunkGroup], chunks: int) -> Iterator[list[ChunkGroup]]:
+    """Runs of objects that hold about so many chunks together, at least one object each."""
+    run: list[ChunkGroup] = []
+    held = 0
+    for group in groups:
+        run.append(group)
+        held += len(group.positions)
+        if held >= chunks:
+            yield run
+            run, held = [], 0
+    if run:
+        yield run
 
 
 @dataclass
