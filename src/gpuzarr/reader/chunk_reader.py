@@ -126,8 +126,8 @@ class ChunkReader:
         with self._located():
             data = self._store.get(key)
             if data is None:
-                count(requests=1, chunks_missing=1)
-                place(position, None)
+                count(requests=1)
+                self._report_missing([position], lambda p: place(p, None))
                 return
             stored = as_bytes(data)
             out = None if out_for is None else out_for(position)
