@@ -325,7 +325,7 @@ def full_requests(source: ChunkedColumn, frame: Frame, shared: SharedChunks) -> 
             out.add_shared(source, shared, tuple(row), (number, part))
     out.own = np.concatenate(indices)
     shape = source.chain.chunk_shape
-    if not all(part.covers(shape) for _, part in out.places):
+    if not all(part.whole for _, part in out.places):
         boxes = np.array([part.box() for _, part in out.places], np.int64)
         out.boxes = boxes.reshape(len(out.places), len(shape), 2)
     return out
@@ -366,27 +366,24 @@ def begin_full(
         return load, tasks, waits
     shape = source.chain.chunk_shape
 
-    def target(position: int) -> np.ndarray | None:
-        number, part = wanted[position]
-        if source.in_place and part.covers(shape):
-            at: Any = (*(part.at[d] for d in source.axes), ...)
-            cells: np.ndarray = load.windows[number].values[at]
-            if cells.flags.c_contiguous and cells.dtype == source.array.dtype.numpy:
-                return cells
-        return None
+    stored = source.array.dtype.numpy
+    straight: dict[int, np.ndarray] = {}  # cells of the frame that were offered to the decoder
+    may = source.in_place and source.decoding.numpy == stored
 
     def offer(position: int) -> np.ndarray | None:
-        cells = target(position)
-        if cells is None and source.fixed:
-            cells = scratch.array(shape, source.array.dtype.numpy)
-        return cells
+        number, part = wanted[position]
+        if may and part.whole:
+            cells: np.ndarray = load.windows[number].values[(*(part.at[d] for d in source.axes), ...)]
+            if cells.flags.c_contiguous:
+                straight[position] = cells
+                return cells
+        return scratch.array(shape, stored) if source.fixed else None
 
     def put(position: int, raw: np.ndarray | None) -> None:
         number, part = wanted[position]
-        if raw is not None and not source.nullable:
-            cells = target(position)
-            if cells is not None and raw.ctypes.data == cells.ctypes.data:
-                return  # decoded in place
+        cells = straight.pop(position, None)
+        if raw is not None and cells is not None and not source.nullable and raw.ctypes.data == cells.ctypes.data:
+            return  # decoded in place
         source.put(raw, tuple(at[position].tolist()), part, load.windows[number])
 
     return load, tasks + chunk_tasks(source, at, boxes, put, offer, together=together), waits

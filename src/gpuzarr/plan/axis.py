@@ -45,11 +45,14 @@ class AxisPart:
         Selected cells, relative to the chunk's first.
     at
         Where they go: positions relative to the first selected cell.
+    whole
+        Whether these are all cells that the chunk holds along the axis, those outside of the array included.
     """
 
     chunk: int
     inside: Picks
     at: slice
+    whole: bool
 
 
 def parts(picks: Picks, chunk: int) -> list[AxisPart]:
@@ -61,9 +64,8 @@ def parts(picks: Picks, chunk: int) -> list[AxisPart]:
         out = []
         for number in range(start // chunk, ceil_div(stop, chunk)):
             low, high = max(start, number * chunk), min(stop, (number + 1) * chunk)
-            out.append(
-                AxisPart(number, slice(low - number * chunk, high - number * chunk), slice(low - start, high - start))
-            )
+            inside = slice(low - number * chunk, high - number * chunk)
+            out.append(AxisPart(number, inside, slice(low - start, high - start), high - low == chunk))
         return out
     numbers = picks // chunk
     cuts = np.flatnonzero(np.diff(numbers)) + 1
@@ -72,7 +74,8 @@ def parts(picks: Picks, chunk: int) -> list[AxisPart]:
     for low, high in itertools.pairwise(bounds):
         if low < high:
             number = int(numbers[low])
-            out.append(AxisPart(number, simplify(picks[low:high] - number * chunk), slice(low, high)))
+            cells = simplify(picks[low:high] - number * chunk)
+            out.append(AxisPart(number, cells, slice(low, high), high - low == chunk))
     return out
 
 

@@ -35,20 +35,17 @@ class ChunkPart:
         Selected cells per array axis, relative to the chunk.
     at
         Where they go in the piece, per table dimension; full slices for dimensions the array lacks.
+    whole
+        Whether every cell of the chunk is taken.
     """
 
     inside: tuple[Picks, ...]
     at: tuple[slice, ...]
+    whole: bool
 
     def box(self) -> tuple[tuple[int, int], ...]:
         """Smallest (start, stop) per array axis that holds the cells."""
         return tuple(span(p) for p in self.inside)
-
-    def covers(self, chunk_shape: tuple[int, ...]) -> bool:
-        """Whether every cell of the chunk is taken."""
-        return all(
-            isinstance(p, slice) and p.start == 0 and p.stop == c for p, c in zip(self.inside, chunk_shape, strict=True)
-        )
 
 
 @dataclass(frozen=True)
@@ -76,13 +73,15 @@ def piece_chunks(column: Column, dims: Mapping[str, int], piece: Piece) -> Piece
     """Chunks of ``column`` under a piece; ``dims`` gives the position of each dimension in the table."""
     per_axis = _axis_parts(column, dims, piece.picks)
     indices = np.array(list(itertools.product(*([p.chunk for p in axis] for axis in per_axis))), np.int64)
-    whole = [slice(0, n) for n in piece.shape]
+    everywhere = [slice(0, n) for n in piece.shape]
+    places = [dims[name] for name in column.dims]
     out = []
     for combination in itertools.product(*per_axis):
-        at = list(whole)
-        for name, part in zip(column.dims, combination, strict=True):
-            at[dims[name]] = part.at
-        out.append(ChunkPart(tuple(p.inside for p in combination), tuple(at)))
+        at = everywhere.copy()
+        for place, part in zip(places, combination, strict=True):
+            at[place] = part.at
+        whole = all(p.whole for p in combination)
+        out.append(ChunkPart(tuple([p.inside for p in combination]), tuple(at), whole))
     return PieceChunks(indices.reshape(len(out), len(column.dims)), tuple(out))
 
 
