@@ -110,10 +110,14 @@ class ChunkReader:
         StoreError
             Reading failed.
         """
-        if boxes is None and skip is None and not self._chain.is_sharded:
-            for position in group.positions.tolist():
-                self._read_object(group.key, position, place, out_for)
-            return
+        if boxes is None and skip is None:
+            if not self._chain.is_sharded:
+                for position in group.positions.tolist():
+                    self._read_object(group.key, position, place, out_for)
+                return
+            if self._takes_whole_shard(group, group.positions, None):
+                self._read_shard(group, indices, place, out_for)
+                return
 
         def receive(key: str, fetch: ChunkFetch, pieces: list[Bytes]) -> None:
             self._decode(key, fetch, pieces, place, out_for)
@@ -139,6 +143,37 @@ class ChunkReader:
             unverified = 0 if chain.is_verified else nbytes
             count(requests=1, bytes_read=len(stored), chunks_read=1, bytes_decoded=nbytes, unverified_bytes=unverified)
             place(position, array)
+
+    def _read_shard(self, group: ChunkGroup, indices: Int64Array, place: Place, out_for: OutFor | None) -> None:
+        """Chunks of a shard that is read whole: what `fetch` would come to, without its plans."""
+        chain, key, positions = self._chain, group.key, group.positions
+        with self._located():
+            whole = self._requests.whole(key)
+            spans = None
+            if whole is not None:
+                spans = ShardLocator(chain, self._requests, self._indexes).spans(key, indices[positions], whole)
+            if whole is None or spans is None:
+                self._report_missing(positions.tolist(), lambda position: place(position, None))
+                return
+            starts, lengths = spans
+            stored = starts >= 0
+            self._report_missing(positions[~stored].tolist(), lambda position: place(position, None))
+            order = np.flatnonzero(stored)[np.argsort(starts[stored], kind="stable")]
+            done = decoded = 0
+            try:
+                for position, start, stop in zip(
+                    positions[order].tolist(), starts[order].tolist(), (starts + lengths)[order].tolist(), strict=True
+                ):
+                    out = None if out_for is None else out_for(position)
+                    try:
+                        array, nbytes = chain.decode_counted(whole[start:stop], out, None)
+                    except ChunkError as error:
+                        raise self._requests.located(error, key, start, stop) from error
+                    done, decoded = done + 1, decoded + nbytes
+                    place(position, array)
+            finally:
+                unverified = 0 if chain.is_verified else decoded
+                self._statistics.add(chunks_read=done, bytes_decoded=decoded, unverified_bytes=unverified)
 
     def fetch(
         self,
