@@ -237,7 +237,9 @@ memory_budget, storage_options, limits
         options=_table_options(None, None, False, None, decode_cf, time_unit, nan_to_null),
         read_raw=lambda array: read_whole(opened, array, on_missing=on_missing, statistics=statistics),
     )
-    return {name: lazy_frame(Dataset(opened, table, options, statistics)) for name, table in tables.items()}
+    return {
+        name: lazy_frame(Dataset(opened, table, options, statistics, limits=limits)) for name, table in tables.items()
+    }
 
 
 def open_dataset(
@@ -264,7 +266,7 @@ def open_dataset(
         read_raw=read_raw.early,
         descendants=below,
     )
-    return Dataset(opened, built, options, statistics, read_raw=read_raw)
+    return Dataset(opened, built, options, statistics, read_raw=read_raw, limits=limits)
 
 
 def _open(

@@ -24,6 +24,7 @@ from gpuzarr.plan.model import ScanPlan
 from gpuzarr.reader import ChunkReader
 from gpuzarr.source.dataset import Dataset, chunked_columns
 from gpuzarr.source.polars_source import refuse_fork
+from gpuzarr.source.unchanged import DocumentGuard
 from gpuzarr.statistics import ScanStatistics
 from gpuzarr.store import ByteStore
 from gpuzarr.table import Column, Coordinates, Table
@@ -110,6 +111,8 @@ class CachedDataset(Dataset):
     ) -> None:
         super().__init__(store, table, options, statistics)
         self._caches = caches
+        # What is current is the backend's to say; a missing chunk is reason to look whatever it believes.
+        self.guard = DocumentGuard(store, self.table, seen={}, on_change=caches.freshness.changed)
         self._documents = documents
         self._raw = raw
         self._view: QueryView | None = None
@@ -187,7 +190,10 @@ class CachedDataset(Dataset):
     def reader(self, statistics: ScanStatistics) -> Callable[[Column], ChunkReader]:
         """Makes the chunk readers of one scan."""
         view = self._view if self._view is not None else QueryView(self._caches.freshness)
-        caches = self._caches
+        caches, verify = self._caches, self.guard.for_scan()
+
+        def verifier(array: ArrayMetadata) -> Callable[[], None] | None:
+            return None if view.freshness.kind == "fixed" else lambda: verify(array)
 
         def make(column: Column) -> ChunkReader:
             assert column.array is not None
@@ -196,7 +202,14 @@ class CachedDataset(Dataset):
             indexes = CachedIndexes(view, caches.indexes, caches.gates) if view.freshness.kind != "unknown" else None
             token = self._tokens.of(column.array)
             return CachedChunkReader(
-                view, column.array, column.chain, statistics, chunks=caches.chunks, indexes=indexes, token=token
+                view,
+                column.array,
+                column.chain,
+                statistics,
+                chunks=caches.chunks,
+                indexes=indexes,
+                token=token,
+                verify=verifier(column.array),
             )
 
         return make

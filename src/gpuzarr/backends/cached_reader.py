@@ -57,7 +57,7 @@ class CachedChunkReader(ChunkReader):
     ----------
     view
         The store as the query sees it.
-    array, chain, statistics, indexes
+    array, chain, statistics, indexes, verify
         As for `ChunkReader`.
     chunks
         Decoded chunks of the backend.
@@ -73,8 +73,9 @@ class CachedChunkReader(ChunkReader):
         chunks: ByteCache,
         indexes: IndexCache | None,
         token: tuple[Any, ...],
+        verify: Callable[[], None] | None = None,
     ) -> None:
-        super().__init__(view.store, array, chain, statistics, indexes=indexes)
+        super().__init__(view.store, array, chain, statistics, indexes=indexes, verify=verify)
         self._view = view
         self._chunks = chunks
         self._token = token

@@ -76,7 +76,7 @@ def join_stores(
         tile_shape=tile_shape(first.table.dims, grids),
         attributes=first.table.attributes,
     )
-    return Dataset(store, joined, options)
+    return Dataset(store, joined, options, limits=limits)
 
 
 def _is_name(name: Any) -> bool:

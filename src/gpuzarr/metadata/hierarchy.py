@@ -26,7 +26,7 @@ from gpuzarr.metadata.nodes import (
 from gpuzarr.metadata.paths import child_path, normalise_path, why_unsafe
 from gpuzarr.store.base import ByteStore
 
-__all__ = ["open_node", "walk"]
+__all__ = ["open_node", "own_documents", "walk"]
 
 CONCURRENT_READS = 16
 NEARBY_NAMES = 12
@@ -100,6 +100,19 @@ def walk(store: ByteStore, path: str = "", *, limits: Limits = DEFAULT_LIMITS) -
             raise above_limit("groups in the store", visited, "max_nodes", limits.max_nodes).error(store.label, at)
         yield node
         waiting.extend((child_path(at, name), depth + 1, tree) for name in reversed(node.groups))
+
+
+def own_documents(store: ByteStore, path: str, zarr_format: int, limits: Limits) -> NodeDocuments | None:
+    """Documents of a node of one format at its own path; None if there are none.
+
+    Raises
+    ------
+    Refusal
+        A document is no JSON object, or exceeds a limit.
+    StoreError
+        Reading failed.
+    """
+    return _Hierarchy(store, limits).own_documents(path, zarr_format)
 
 
 class _Hierarchy:
@@ -234,6 +247,10 @@ class _Hierarchy:
             if self._usage.is_exhausted:  # not this child's fault: which one meets it depends on the order of reading
                 raise
             return refusal
+
+    def own_documents(self, path: str, zarr_format: int) -> NodeDocuments | None:
+        """See `own_documents`."""
+        return self._v3_documents(path) if zarr_format == 3 else self._v2_documents(path)
 
     def _v3_documents(self, path: str) -> NodeDocuments | None:
         document = self._read(path, ZARR_JSON)

@@ -107,6 +107,8 @@ class ArrayMetadata:
         v3 ``dimension_names`` or v2 ``_ARRAY_DIMENSIONS`` (or NCZarr's), None where the document has none.
     attributes
         As in the document, including ``_ARRAY_DIMENSIONS``.
+    documents
+        The parsed documents themselves, see `gpuzarr.metadata.nodes`; None for an array that was made up.
     """
 
     path: str
@@ -120,6 +122,7 @@ class ArrayMetadata:
     key_encoding: KeyEncoding
     dimension_names: tuple[str | None, ...] | None
     attributes: Mapping[str, Any]
+    documents: Mapping[str, Any] | None = field(default=None, repr=False, compare=False)
 
     @property
     def name(self) -> str:

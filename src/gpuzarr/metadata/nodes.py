@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from gpuzarr.metadata import v2, v3
@@ -43,7 +43,8 @@ def parse_node(path: str, documents: NodeDocuments, limits: Limits) -> ArrayMeta
         attributes = {} if attributes is None else mapping(attributes, "the document")
     if ZARRAY in documents:
         with in_document(ZARRAY):
-            return v2.parse_array(path, mapping(documents[ZARRAY], "the document"), attributes, limits)
+            array = v2.parse_array(path, mapping(documents[ZARRAY], "the document"), attributes, limits)
+            return replace(array, documents=documents)
     if ZGROUP in documents:
         with in_document(ZGROUP):
             v2.check_group(mapping(documents[ZGROUP], "the document"))
@@ -52,7 +53,7 @@ def parse_node(path: str, documents: NodeDocuments, limits: Limits) -> ArrayMeta
 
 def _parse_v3(path: str, document: dict[str, Any], limits: Limits) -> ArrayMetadata | ParsedGroup:
     if v3.node_type(document) == "array":
-        return v3.parse_array(path, document, limits)
+        return replace(v3.parse_array(path, document, limits), documents={ZARR_JSON: document})
     v3.check_group(document)
     return ParsedGroup(3, v3.parse_attributes(document))
 

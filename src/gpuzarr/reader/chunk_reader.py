@@ -46,6 +46,8 @@ class ChunkReader:
         Counts requests, bytes and chunks.
     indexes
         Where shard indexes are kept; None for a cache of this reader's own.
+    verify
+        Called where chunks are missing or cannot be decoded: raises if the array was deleted or written anew.
     """
 
     def __init__(
@@ -56,7 +58,9 @@ class ChunkReader:
         statistics: ScanStatistics,
         *,
         indexes: IndexCache | None = None,
+        verify: Callable[[], None] | None = None,
     ) -> None:
+        self._verify = verify
         self._store = store
         self._array = array
         self._chain = chain
@@ -139,6 +143,7 @@ class ChunkReader:
                 array, nbytes = chain.decode_counted(stored, out, None)
             except ChunkError as error:
                 count(requests=1, bytes_read=len(stored))
+                self._check_array()
                 raise self._requests.located(error, key, 0, len(stored)) from error
             unverified = 0 if chain.is_verified else nbytes
             count(requests=1, bytes_read=len(stored), chunks_read=1, bytes_decoded=nbytes, unverified_bytes=unverified)
@@ -168,6 +173,7 @@ class ChunkReader:
                     try:
                         array, nbytes = chain.decode_counted(whole[start:stop], out, None)
                     except ChunkError as error:
+                        self._check_array()
                         raise self._requests.located(error, key, start, stop) from error
                     done, decoded = done + 1, decoded + nbytes
                     place(position, array)
@@ -309,8 +315,13 @@ class ChunkReader:
             return [planner.at_hand(position, start, length, boxes) for position, start, length in chunks]
         return planner.plan(key, chunks, boxes)
 
+    def _check_array(self) -> None:
+        if self._verify is not None:
+            self._verify()
+
     def _report_missing(self, positions: list[int], missing: Callable[[int], None]) -> None:
         if positions:
+            self._check_array()
             self._statistics.add(chunks_missing=len(positions))
         for position in positions:
             missing(position)
@@ -368,6 +379,7 @@ class ChunkReader:
         try:
             array, nbytes = fetch.decode(pieces, out)
         except ChunkError as error:
+            self._check_array()
             start, stop = fetch.span
             stop = start + sum(map(len, pieces)) if stop is None else stop
             raise self._requests.located(error, key, start, stop) from error

@@ -13,6 +13,7 @@ import polars as pl
 from gpuzarr.device.base import Device
 from gpuzarr.device.host import HostDevice, chunked_leaves
 from gpuzarr.executor.loop import DEFAULT_BUDGET, run
+from gpuzarr.metadata.limits import DEFAULT_LIMITS, Limits
 from gpuzarr.metadata.model import ArrayMetadata
 from gpuzarr.options import ScanOptions
 from gpuzarr.plan.chunks import chunk_count
@@ -21,6 +22,7 @@ from gpuzarr.plan.planner import in_order, make_plan
 from gpuzarr.progress import ProgressFactory, watch
 from gpuzarr.reader import ChunkReader
 from gpuzarr.source.guards import Excess, excess
+from gpuzarr.source.unchanged import DocumentGuard, same_values
 from gpuzarr.statistics import ScanStatistics
 from gpuzarr.store import ByteStore, for_scan
 from gpuzarr.table import Column, Coordinates, Table
@@ -55,13 +57,15 @@ def chunked_columns(plan: ScanPlan, coordinates: Coordinates) -> dict[str, Colum
 class RawReader:
     """Reads whole arrays for the table and for its `Coordinates`; picklable.
 
-    What the table needed to see (times, to choose their unit) is kept for the coordinates, which ask once.
+    What the table needed to see (times, to choose their unit) is kept for the coordinates, which ask once. `verify` is
+    called where a chunk is not there, or is damaged.
     """
 
     store: ByteStore
     on_missing: Any
     statistics: ScanStatistics
     seen: dict[Any, Any] = field(default_factory=dict, compare=False)
+    verify: Callable[[ArrayMetadata], None] | None = field(default=None, compare=False)
 
     def early(self, array: ArrayMetadata) -> Any:
         """Raw values of an array, kept until they are asked for again."""
@@ -77,7 +81,14 @@ class RawReader:
         kept = self.seen.pop(self._key(array), None)
         if kept is not None:
             return kept
-        return read_whole(self.store, array, on_missing=self.on_missing, statistics=self.statistics)
+        verify = self.verify
+        return read_whole(
+            self.store,
+            array,
+            on_missing=self.on_missing,
+            statistics=self.statistics,
+            verify=None if verify is None else lambda: verify(array),
+        )
 
 
 class Dataset:
@@ -91,6 +102,14 @@ class Dataset:
         The table.
     options
         Of every scan.
+    statistics
+        Counts what opening and planning read.
+    read_raw
+        Reads coordinates; has read those that the table needed to see.
+    limits
+        How much metadata was accepted.
+    documents
+        What the guard of a dataset of the same table saw; None if the table was made just now.
 
     Attributes
     ----------
@@ -98,6 +117,8 @@ class Dataset:
         Values of the table's coordinates, read once.
     statistics
         What opening and planning read: documents and coordinates.
+    guard
+        Notices that the store is not what the table was made from.
     progress
         Makes the progress of every scan, see `gpuzarr.progress`; None for none. Not part of a pickled copy.
     """
@@ -110,21 +131,34 @@ class Dataset:
         statistics: ScanStatistics | None = None,
         *,
         read_raw: RawReader | None = None,
+        limits: Limits = DEFAULT_LIMITS,
+        documents: Mapping[str, Any] | None = None,
     ) -> None:
         self.store = store
         self.table = in_order(table, options.order)
         self.options = options
         self.statistics = statistics if statistics is not None else ScanStatistics()
+        self.limits = limits
+        self.guard = DocumentGuard(
+            store, self.table, limits=limits, seen=documents, coordinates_differ=self._other_coordinate
+        )
         read_raw = read_raw if read_raw is not None else RawReader(store, options.on_missing, self.statistics)
-        self.coordinates = Coordinates(self.table, read_raw)
+        self._raw_seen = read_raw.seen
+        self.coordinates = Coordinates(self.table, replace(read_raw, verify=self.guard.for_scan()))
         self.progress: ProgressFactory | None = None
         self._pid = os.getpid()
 
     def __getstate__(self) -> Mapping[str, Any]:
-        return {"store": self.store, "table": self.table, "options": self.options}
+        return {
+            "store": self.store,
+            "table": self.table,
+            "options": self.options,
+            "limits": self.limits,
+            "documents": self.guard.seen,
+        }
 
     def __setstate__(self, state: Mapping[str, Any]) -> None:
-        self.__init__(state["store"], state["table"], state["options"])  # type: ignore[misc]
+        self.__init__(**state)  # type: ignore[misc]
 
     @property
     def pid(self) -> int:
@@ -143,7 +177,16 @@ class Dataset:
         *,
         guarded: bool = True,
     ) -> ScanPlan:
-        """Plan a scan; reads coordinates at most. Raises `PlanLimitError` where a guard refuses it, unless not ``guarded``."""
+        """Plan a scan; reads coordinates at most, and looks whether the arrays that the query names are what they were.
+
+        Raises
+        ------
+        PlanLimitError
+            A guard refuses it (unless not ``guarded``), or it selects more than one scan can hold.
+        StoreError
+            ``STORE_CHANGED``: an array was deleted or written anew since the table was made.
+        """
+        self.guard.check(self._named(with_columns, predicate))
         self._read_coordinates(with_columns, predicate)
         plan = make_plan(self.table, self.coordinates, with_columns=with_columns, predicate=predicate, n_rows=n_rows)
         refused = self.excess(plan) if guarded else None
@@ -151,18 +194,29 @@ class Dataset:
             raise refused.error(store=self.table.store, group=self.table.group)
         return plan
 
+    def _named(self, with_columns: Sequence[str] | None, predicate: pl.Expr | None) -> list[Column]:
+        """Columns that a query names."""
+        names = set(self.table.by_name if with_columns is None else with_columns)
+        if predicate is not None:
+            names |= set(predicate.meta.root_names())
+        return [c for c in self.table.columns if c.name in names]
+
     def _read_coordinates(self, with_columns: Sequence[str] | None, predicate: pl.Expr | None) -> None:
         """Read the coordinates that a query names all at once, where each would be a round trip."""
         if self.store.is_local:
             return
-        names = set(self.table.by_name if with_columns is None else with_columns)
-        if predicate is not None:
-            names |= set(predicate.meta.root_names())
-        wanted = [c.name for c in self.table.columns if c.name in names and c.array is not None]
+        wanted = [c.name for c in self._named(with_columns, predicate) if c.array is not None]
         wanted = [name for name in wanted if self.coordinates.dims_of(name) is not None]
         if len(wanted) > 1:
             with ThreadPoolExecutor(len(wanted), thread_name_prefix="gpuzarr-coordinate") as pool:
                 list(pool.map(self.coordinates.numpy, wanted))
+
+    def _other_coordinate(self) -> str | None:
+        """The first coordinate that was read and whose stored values are other ones now."""
+        self._raw_seen.clear()
+        stored = Coordinates(self.table, RawReader(self.store, self.options.on_missing, ScanStatistics()))
+        names = (name for name in self.coordinates.loaded if self.table.by_name[name].array is not None)
+        return next((n for n in names if not same_values(self.coordinates.numpy(n), stored.numpy(n))), None)
 
     def excess(self, plan: ScanPlan) -> Excess | None:
         """The guard that refuses a plan; None if it may run."""
@@ -177,12 +231,13 @@ class Dataset:
 
     def reader(self, statistics: ScanStatistics) -> Callable[[Column], ChunkReader]:
         """Makes the chunk readers of one scan; they notice an object that changes while it runs."""
-        store = for_scan(self.store)
+        store, verify = for_scan(self.store), self.guard.for_scan()
 
         def make(column: Column) -> ChunkReader:
-            assert column.array is not None
+            array = column.array
+            assert array is not None
             assert column.chain is not None
-            return ChunkReader(store, column.array, column.chain, statistics)
+            return ChunkReader(store, array, column.chain, statistics, verify=lambda: verify(array))
 
         return make
 
@@ -268,6 +323,7 @@ class Dataset:
 
     def with_options(self, **changes: Any) -> Dataset:
         """The same dataset with other options; coordinates are read again."""
-        out = Dataset(self.store, self.table, replace(self.options, **changes))
+        options = replace(self.options, **changes)
+        out = Dataset(self.store, self.table, options, limits=self.limits, documents=self.guard.seen)
         out.progress = self.progress
         return out

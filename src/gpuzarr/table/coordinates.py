@@ -64,6 +64,11 @@ class Coordinates:
         return tuple(c.name for c in self._table.columns if self.dims_of(c.name) is not None)
 
     @property
+    def loaded(self) -> tuple[str, ...]:
+        """Columns whose values were read."""
+        return tuple(name for name, once in self._cells.items() if once.nbytes)
+
+    @property
     def nbytes(self) -> int:
         """Bytes of the values that are kept."""
         return sum(once.nbytes for once in self._cells.values())

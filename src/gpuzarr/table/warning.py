@@ -23,7 +23,10 @@ def warn_left_out(reasons: Mapping[str, Exception], *, store: str) -> None:
     """
     if not reasons:
         return
-    lines = [f"{path or '/'!r}: {str(getattr(error, 'message', error)).rstrip('.')}" for path, error in sorted(reasons.items())]
+    lines = [
+        f"{path or '/'!r}: {str(getattr(error, 'message', error)).rstrip('.')}"
+        for path, error in sorted(reasons.items())
+    ]
     if len(lines) > _SHOWN:
         lines[_SHOWN:] = [f"and {len(lines) - _SHOWN} more"]
     message = f"left out of the table, in store {store!r}: {'; '.join(lines)}"

@@ -31,6 +31,7 @@ def read_whole(
     *,
     on_missing: MissingPolicy = "fill",
     statistics: ScanStatistics | None = None,
+    verify: Callable[[], None] | None = None,
 ) -> np.ndarray:
     """Raw values of a whole array, in its own shape.
 
@@ -44,6 +45,8 @@ def read_whole(
         What a chunk that is not stored means: its cells are the fill value, masked, or an error.
     statistics
         Requests and bytes are added as those of metadata.
+    verify
+        See `gpuzarr.reader.ChunkReader`.
 
     Returns
     -------
@@ -62,7 +65,7 @@ def read_whole(
     if values.size == 0:
         return values
     counters = ScanStatistics()
-    reader = ChunkReader(store, array, chain, counters)
+    reader = ChunkReader(store, array, chain, counters, verify=verify)
     grid = tuple(ceil_div(n, c) for n, c in zip(array.shape, chain.chunk_shape, strict=True))
     indices = np.indices(grid, dtype=np.int64).reshape(len(grid), -1).T if grid else np.empty((1, 0), np.int64)
     indices = np.ascontiguousarray(indices)
