@@ -1,4 +1,4 @@
-"""Measurements on a GPU: ``python -m benchmarks.gpu.copies`` and so on; ``--dry`` runs each on host memory, without figures.
+"""Measurements on a GPU: ``python -m benchmarks.gpu``; ``--host`` runs all of it on host memory, to see that it is right.
 
 Not yet run on a GPU.
 """

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable
-from typing import Any
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache, partial
 
 import numcodecs
 import numpy as np
 import pyarrow as pa
 
-from benchmarks.gpu.common import Bench, arguments, pinned
+from benchmarks.gpu.common import Bench, Memory
 from gpuzarr.codecs.batch import Status
+from gpuzarr.codecs.batch_host import decode_stream
 from gpuzarr.codecs.tables import Algorithm
 
 
@@ -28,12 +30,19 @@ WRITERS: dict[Algorithm, Callable[[bytes], bytes]] = {
 }
 
 
-def run(bench: Bench, runtime: Any, algorithm: Algorithm, count: int, size: int) -> None:
-    decoder, stream = runtime.decoder, runtime.stream()
+@cache
+def _samples(algorithm: Algorithm, size: int) -> tuple[list[bytes], list[bytes]]:
+    """Eight different streams: plain, and compressed."""
     rng = np.random.default_rng(1)
-    kinds = [
-        WRITERS[algorithm]((rng.normal(size=size // 4).cumsum().round(1)).astype("f4").tobytes()) for _ in range(8)
-    ]
+    plain = [rng.normal(size=size // 4).cumsum().round(1).astype("f4").tobytes() for _ in range(8)]
+    return plain, [WRITERS[algorithm](one) for one in plain]
+
+
+def _run(bench: Bench, algorithm: Algorithm, count: int, size: int) -> None:
+    memory = Memory(bench)
+    runtime, stream = memory.runtime, memory.stream
+    decoder = runtime.decoder
+    plain, kinds = _samples(algorithm, size)
     streams = [kinds[i % len(kinds)] for i in range(count)]
     starts = np.cumsum([0, *(-(-len(s) // 16) * 16 for s in streams)])
     data = np.zeros(int(starts[-1]), np.uint8)
@@ -41,8 +50,7 @@ def run(bench: Bench, runtime: Any, algorithm: Algorithm, count: int, size: int)
         data[start : start + len(one)] = np.frombuffer(one, np.uint8)
     code, scratch_nbytes = decoder.temp_size(algorithm, count, size, count * size)
     assert code == Status.SUCCESS
-    keep = [runtime.allocate(max(8, n), stream) for n in (len(data), count * size, scratch_nbytes)]
-    source, out, scratch = (buffer.address for buffer in keep)
+    source, out, scratch = memory.put(data), memory.room(count * size), memory.room(scratch_nbytes)
     columns = [
         (source + starts[:-1]).astype(np.uint64),
         np.array([len(s) for s in streams], np.uint64),
@@ -51,14 +59,7 @@ def run(bench: Bench, runtime: Any, algorithm: Algorithm, count: int, size: int)
         (out + np.arange(count) * size).astype(np.uint64),
         np.full(count, -1, np.int32),
     ]
-    hosts, tables = [pinned(runtime, c) for c in columns], []
-    for host in hosts:
-        tables.append(runtime.allocate(host.nbytes, stream))
-        runtime.upload(tables[-1].address, host, stream)
-    arena = pinned(runtime, data)
-    runtime.upload(source, arena, stream)
-    stream.synchronize()
-    at = [table.address for table in tables]
+    at = [memory.put(column) for column in columns]
 
     def decode() -> None:
         code = runtime.decompress(
@@ -67,28 +68,47 @@ def run(bench: Bench, runtime: Any, algorithm: Algorithm, count: int, size: int)
         assert code == Status.SUCCESS, code
         stream.synchronize()
 
-    first, times = bench.seconds(decode)
-    runtime.download(hosts[5], at[5], stream)
-    stream.synchronize()
-    assert not hosts[5].view(np.int32).any(), "a stream failed"
-    stored = int(columns[1].sum())
-    bench.add(
-        f"{algorithm.name.lower()}, {count} streams of {size >> 10} KiB", count * size, first, times, stored=stored
-    )
+    def check() -> bool:
+        few = min(count, len(plain))
+        same = memory.get(out, "u1", few * size).tobytes() == b"".join(plain[:few])
+        return same and not memory.get(at[5], "i4", count).any()
+
+    case = f"{algorithm.name.lower()}, {count} streams of {size >> 10} KiB"
+    more = {"algorithm": algorithm.name.lower(), "streams": count, "stream_nbytes": size}
+    bench.measure(case, count * size, decode, check, stored=int(columns[1].sum()), **more)
+    if count * size >= 64 << 20 or bench.host:
+        _on_host(bench, algorithm, case, streams, plain, size)
+
+
+def _on_host(
+    bench: Bench, algorithm: Algorithm, case: str, streams: list[bytes], plain: list[bytes], size: int
+) -> None:
+    """The same streams by the host's decoders in threads, and their copy to the device: when is the host better?"""
+    count = len(streams)
+    sources = [np.frombuffer(one, np.uint8) for one in streams]
+    out = bench.runtime.pinned(count * size).data[: count * size]
+    targets = out.reshape(count, size)
+    memory = Memory(bench)
+    target = memory.room(count * size)
+    with ThreadPoolExecutor(bench.cores) as pool:
+
+        def work() -> None:
+            assert all(n == size for n in pool.map(partial(decode_stream, algorithm), sources, targets))
+            memory.runtime.upload(target, out, memory.stream)
+            memory.stream.synchronize()
+
+        def check() -> bool:
+            return out[: len(plain) * size].tobytes() == b"".join(plain[:count])
+
+        bench.measure(f"{case}, host threads and copy", count * size, work, check, streams=count, stream_nbytes=size)
 
 
 def main(bench: Bench) -> None:
-    runtime = bench.runtime()
+    """Streams per launch and stream size, for every algorithm; large ones also by the host."""
     for algorithm in WRITERS:
         for size in (16 << 10, 64 << 10, 128 << 10, 256 << 10, 1 << 20, 16 << 20):
             for count in (1, 64, 512, 2048, 8192):
-                if bench.dry and (count > 64 or size > 64 << 10):
+                if bench.host and (count > 64 or size > 64 << 10):
                     continue
                 if count * size <= 4 << 30:
-                    run(bench, runtime, algorithm, count, size)
-
-
-if __name__ == "__main__":
-    bench = arguments("batches")
-    main(bench)
-    bench.write()
+                    _run(bench, algorithm, count, size)

@@ -1,4 +1,4 @@
-"""Each kernel against its floor: bytes in and bytes out over the bandwidth of `benchmarks.gpu.copies`."""
+"""Each kernel against its floor: the bytes it must read and write, over the copy bandwidth of the same run."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from benchmarks.gpu.common import Bench, arguments, pinned
+from benchmarks.gpu.common import Bench, Memory
+from benchmarks.gpu.copies import CEILING
 from gpuzarr.codecs.tables import FilterKind
 from gpuzarr.kernels import launch as launches
 from gpuzarr.kernels.cf_program import column_program_plain
@@ -17,101 +18,117 @@ from gpuzarr.kernels.gather_tables import ArrayAxis, PieceBox, gather_tables
 from gpuzarr.kernels.tables import filter_items
 
 
-class Device:
-    """Arrays and tables on the device."""
+def _time(memory: Memory, case: str, nbytes: int, check: Any, *work: launches.Launch) -> None:
+    """Measure launches together; ``nbytes`` must be read and written at least."""
 
-    def __init__(self, bench: Bench) -> None:
-        self.bench = bench
-        self.runtime = bench.runtime()
-        self.stream = self.runtime.stream()
-        self.keep: list[Any] = []
+    def run() -> None:
+        for launch in work:
+            memory.runtime.launch(launch, memory.stream)
+        memory.stream.synchronize()
 
-    def put(self, data: np.ndarray) -> int:
-        """Address of a copy."""
-        host = pinned(self.runtime, data)
-        buffer = self.runtime.allocate(max(1, host.nbytes), self.stream)
-        self.runtime.upload(buffer.address, host, self.stream)
-        self.keep += [host, buffer]
-        return int(buffer.address)
-
-    def room(self, nbytes: int) -> int:
-        """Address of zeros."""
-        buffer = self.runtime.allocate(max(64, nbytes), self.stream)
-        self.runtime.zero(buffer.address, buffer.nbytes, self.stream)
-        self.keep.append(buffer)
-        return int(buffer.address)
-
-    def time(self, case: str, nbytes: int, *work: launches.Launch) -> None:
-        """Measure launches together; ``nbytes`` must be read and written at least."""
-
-        def run() -> None:
-            for launch in work:
-                self.runtime.launch(launch, self.stream)
-            self.stream.synchronize()
-
-        first, times = self.bench.seconds(run)
-        self.bench.add(case, nbytes, first, times)
+    entry = memory.bench.measure(case, nbytes, run, check)
+    ceiling = memory.bench.rate("copies", CEILING)
+    if ceiling is not None:
+        entry["share_of_floor"] = entry["gb_per_s"] / ceiling
 
 
-def gather(device: Device, itemsize: int, *, repeated: bool) -> None:
-    side = 128 if device.bench.dry else 8192
+def _shuffled(chunk: np.ndarray, block: int) -> np.ndarray:
+    size = chunk.dtype.itemsize
+    flat = chunk.reshape(-1).view(np.uint8).reshape(-1, block, size)
+    return np.ascontiguousarray(flat.transpose(0, 2, 1)).reshape(-1)
+
+
+def _gather(bench: Bench, itemsize: int, *, repeated: bool = False, block: int = 0) -> None:
+    """Square chunks to rows; or a column of one dimension repeated along the last; or byte-shuffled chunks in place."""
+    memory = Memory(bench)
+    side = 128 if bench.host else 8192
     rows, chunk = side * side, side // 8
     own = 1 if repeated else 2
     axes = [ArrayAxis(d, chunk, chunk ** (own - 1 - d)) for d in range(own)]
     tables = gather_tables(axes, [PieceBox(0, (slice(0, side), slice(0, side)))])
-    values = device.put(np.zeros(side**own, f"u{itemsize}"))
-    sources = np.zeros(len(tables.chunk_indices), dtype_of(ChunkSource))
-    sources["address"] = values + np.arange(len(sources)) * (chunk**own * itemsize)
-    entries, pieces = device.put(tables.entries), device.put(tables.pieces)
+    want = np.random.default_rng(1).integers(0, 255, (side**own, itemsize), np.uint8).view(f"u{itemsize}")
+    want = want.reshape((side,) * own)
+    parts = [
+        np.ascontiguousarray(want[tuple(slice(i * chunk, (i + 1) * chunk) for i in index)])
+        for index in tables.chunk_indices.tolist()
+    ]
+    stored = [_shuffled(part, block) if block else part.reshape(-1).view(np.uint8) for part in parts]
+    sources = np.zeros(len(parts), dtype_of(ChunkSource))
+    sources["address"] = memory.put(np.concatenate(stored)) + np.arange(len(parts)) * (chunk**own * itemsize)
+    sources["block"], sources["total"] = block, chunk**own
+    values = memory.room(rows * itemsize)
     launch = launches.gather(
-        column_program_plain(f"u{itemsize}"), tables, pieces=pieces, entries=entries, chunks=device.put(sources),
-        tile_piece=device.put(tables.tile_piece), values=device.room(rows * itemsize),
+        column_program_plain(f"u{itemsize}"), tables, pieces=memory.put(tables.pieces), entries=memory.put(tables.entries),
+        chunks=memory.put(sources), tile_piece=memory.put(tables.tile_piece), values=values,
     )  # fmt: skip
     what = "expand over the last dimension" if repeated else "gather of square chunks"
-    device.time(f"{what}, {itemsize} bytes", (side**own + rows) * itemsize, launch)
+    what += ", byte-shuffled" if block else ""
+    full = np.broadcast_to(want[:, None], (side, side)) if repeated else want
+
+    def check() -> bool:
+        return bool((memory.get(values, f"u{itemsize}", rows) == full.reshape(-1)).all())
+
+    _time(memory, f"{what}, {itemsize} bytes", (side**own + rows) * itemsize, check, launch)
 
 
-def filter_rows(device: Device, share: float) -> None:
-    rows = 1 << (12 if device.bench.dry else 27)
+def _filter_rows(bench: Bench, share: float) -> None:
+    memory = Memory(bench)
+    rows = 1 << (12 if bench.host else 27)
     data = np.random.default_rng(0).random(rows, np.float32)
-    values, mask = device.put(data), device.room(rows)
+    values, mask = memory.put(data), memory.room(rows)
     program = compile_predicate(pl.col("v") < share, {"v": pl.Float32()})
     assert program is not None
-    kept = int((data < np.float32(share)).sum())
+    kept = data[data < np.float32(share)]
     tiles = launches.tiles(rows)
-    counts, offsets, total = device.room(4 * tiles), device.room(4 * tiles), device.room(8)
-    numbers, out = device.room(4 * kept), device.room(4 * kept)
+    counts, offsets, total = memory.room(4 * tiles), memory.room(4 * tiles), memory.room(8)
+    numbers, out = memory.room(4 * len(kept)), memory.room(4 * len(kept))
     work = (
         launches.predicate(program, [(values, 0)], mask, 0, rows),
         launches.mask_counts(mask, rows, counts),
         launches.scan_counts(counts, offsets, total, rows),
         launches.survivors(mask, rows, offsets, numbers),
-        launches.take(4, rows=numbers, count=kept, values=values, out_values=out),
+        launches.take(4, rows=numbers, count=len(kept), values=values, out_values=out),
     )
-    device.time(f"predicate and compaction, {share:.0%} survive", 4 * rows + 8 * kept, *work)
+
+    def check() -> bool:
+        return bool((memory.get(out, "f4", len(kept)) == kept).all())
+
+    _time(memory, f"predicate and compaction, {share:.0%} survive", 4 * rows + 8 * len(kept), check, *work)
 
 
-def unshuffle(device: Device, kind: FilterKind, itemsize: int) -> None:
-    block, count = 1 << 18, 4 if device.bench.dry else 4096
-    source, target = device.put(np.zeros(block * count, np.uint8)), device.room(block * count)
+def _unshuffle(bench: Bench, kind: FilterKind, itemsize: int) -> None:
+    memory = Memory(bench)
+    block, count = 1 << 18, 4 if bench.host else 4096
+    data = np.random.default_rng(2).integers(0, 255, block * min(count, 8), np.uint8)
+    want = data.reshape(-1, block)
+    n = block // itemsize
+    if kind == FilterKind.BYTE_UNSHUFFLE:
+        stored = want.reshape(-1, n, itemsize).transpose(0, 2, 1)
+    else:
+        bits = np.unpackbits(want.reshape(-1, n, itemsize), axis=2, bitorder="little")
+        stored = np.packbits(bits.transpose(0, 2, 1), axis=2, bitorder="little")
+    whole = np.concatenate([np.ascontiguousarray(stored).reshape(-1)] * (count // min(count, 8)))
+    source, target = memory.put(whole), memory.room(block * count)
     starts = np.arange(count) * block
     items = filter_items(kind, itemsize, source + starts, target + starts, np.full(count, block))
-    launch = launches.byte_filter(kind, itemsize, device.put(items), len(items))
-    device.time(f"{kind.name.lower()}, {itemsize} bytes", 2 * block * count, launch)
+    launch = launches.byte_filter(kind, itemsize, memory.put(items), len(items))
+
+    def check() -> bool:
+        found = memory.get(target, "u1", block * count).reshape(-1, len(data))
+        return bool((found == data).all())
+
+    _time(memory, f"{kind.name.lower()}, {itemsize} bytes", 2 * block * count, check, launch)
 
 
 def main(bench: Bench) -> None:
+    """Gather and expand, byte-shuffled gather, predicate with compaction, the filters' own passes."""
     for itemsize in (1, 2, 4, 8):
-        gather(Device(bench), itemsize, repeated=False)
-        gather(Device(bench), itemsize, repeated=True)
+        _gather(bench, itemsize)
+        _gather(bench, itemsize, repeated=True)
+    for itemsize in (2, 4, 8):
+        _gather(bench, itemsize, block=64 if bench.host else 1 << 16)
     for share in (1.0, 0.5, 0.01):
-        filter_rows(Device(bench), share)
+        _filter_rows(bench, share)
     for kind in (FilterKind.BYTE_UNSHUFFLE, FilterKind.BIT_UNSHUFFLE):
         for itemsize in (2, 4, 8):
-            unshuffle(Device(bench), kind, itemsize)
-
-
-if __name__ == "__main__":
-    bench = arguments("kernels")
-    main(bench)
-    bench.write()
+            _unshuffle(bench, kind, itemsize)

@@ -1,140 +1,123 @@
-"""Whole scans: each codec, selectivities, overlap and peak of device memory, and the same query by others on this machine."""
+"""Whole scans: each codec, selectivities, peak of device memory, overlap, and the same questions by others in the same run."""
 
 from __future__ import annotations
 
-import os
-import time
-from collections.abc import Callable
+import threading
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
-import numpy as np
-import polars as pl
-import zarr
-import zarr.codecs
-
-import gpuzarr
-from benchmarks.gpu.common import Bench, arguments
+from benchmarks.gpu.common import Bench
+from benchmarks.gpu.peers import measure_peers
+from benchmarks.gpu.stages import measure_stages
+from benchmarks.gpu.stores import CODECS, Answer, Question, answer, questions, store
 from gpuzarr.api import open_dataset
+from gpuzarr.device.memory_pool import PinnedPool
 from gpuzarr.device.wave import WaveDevice
 from gpuzarr.executor.loop import run
 from gpuzarr.options import ScanOptions
+from gpuzarr.source.dataset import Dataset
 from gpuzarr.statistics import ScanStatistics
 
-CODECS: dict[str, dict[str, Any]] = {
-    "uncompressed": {"compressors": None},
-    "zstd": {"compressors": zarr.codecs.ZstdCodec(level=3)},
-    "blosc-lz4-shuffle": {"compressors": zarr.codecs.BloscCodec(cname="lz4", shuffle="shuffle", typesize=4)},
-    "blosc-zstd-bitshuffle": {"compressors": zarr.codecs.BloscCodec(cname="zstd", shuffle="bitshuffle", typesize=4)},
-    "gzip": {"compressors": zarr.codecs.GzipCodec(level=5)},
-    "sharded-zstd": {"compressors": zarr.codecs.ZstdCodec(level=3), "sharded": True},
-}
+BUDGET = 8 << 30
 
 
-def store(bench: Bench, codec: str) -> Path:
-    """A store of 8 GiB decoded (tiny in a dry run), written once."""
-    path = bench.folder / f"{codec}{'-dry' if bench.dry else ''}.zarr"
-    if (path / "done").exists():
-        return path
-    shape, chunk = ((4, 64, 96), (2, 32, 48)) if bench.dry else ((2048, 1024, 1024), (16, 256, 256))
-    options = dict(CODECS[codec])
-    if options.pop("sharded", False):
-        options["shards"] = (chunk[0], shape[1], shape[2])
-    group = zarr.create_group(path, overwrite=True)
-    names = ("time", "lat", "lon")
-    array = group.create_array("t", shape=shape, chunks=chunk, dtype="f4", dimension_names=names, **options)
-    rng = np.random.default_rng(0)
-    step = chunk[0]
-    for start in range(0, shape[0], step):
-        noise = rng.normal(size=(step, *shape[1:])).astype("f4")
-        array[start : start + step] = (280 + np.cumsum(noise, axis=-1) * 0.1).round(2)
-    for name, size in zip(names, shape, strict=True):
-        group.create_array(name, data=np.arange(size, dtype="f8"), dimension_names=(name,))
-    (path / "done").touch()
-    return path
-
-
-QUERIES: dict[str, tuple[dict[str, Any], int]] = {
-    "everything, aggregated": ({"with_columns": ["t"]}, 1),
-    "1 in 100 by value": ({"predicate": pl.col("t") > 295.0}, 1),
-    "a point series": ({"predicate": (pl.col("lat") == 40) & (pl.col("lon") == 41)}, 1),
-}
-
-
-def device_scan(bench: Bench, path: Path, query: dict[str, Any]) -> dict[str, Any]:
-    """One scan whose frames stay on the device."""
-    dataset = open_dataset(path, options=ScanOptions(device="cuda" if not bench.dry else "cpu"))
-    plan, statistics = dataset.plan(**query), ScanStatistics()
-    runtime = bench.runtime()
-    device = WaveDevice(
-        plan, dataset.coordinates, dataset.reader(statistics), dataset.options, statistics, runtime,
-        workers=dataset.workers, budget=1 << (22 if bench.dry else 33), finish=lambda frame: frame,
-        coordinates_on_device=True,
+def wave_device(
+    bench: Bench, dataset: Dataset, plan: Any, statistics: ScanStatistics, pool: PinnedPool, *, stays: bool
+) -> WaveDevice:
+    """The device of one scan: frames stay on it with their coordinates, or come back."""
+    finish: dict[str, Any] = {"finish": lambda frame: frame, "coordinates_on_device": True} if stays else {}
+    return WaveDevice(
+        plan, dataset.coordinates, dataset.reader(statistics), dataset.options, statistics, bench.runtime,
+        workers=dataset.workers, budget=1 << 22 if bench.host else BUDGET, pinned=pool, **finish,
     )  # fmt: skip
-    free, least, rows = runtime.free_nbytes(), runtime.free_nbytes(), 0
-    for frame in run(dataset.large_frames(plan), device, budget=1 << 33):
-        rows += frame.height
-        least = min(least, runtime.free_nbytes())
-    return {
-        "rows": rows, "decoded": statistics.bytes_decoded, "stored": statistics.bytes_read, "peak_device": free - least,
-        "waves": device.scheduler.count, "streams": device.scheduler.batched_streams,
-        "host_chunks": device.scheduler.host_chunks, "retried_chunks": device.scheduler.retried_chunks,
-    }  # fmt: skip
 
 
-def fetch_alone(path: Path) -> int:
-    """The slowest stage on its own, candidates: reading all files."""
-    return sum(len(p.read_bytes()) for p in path.rglob("*") if p.is_file())
+class Peak:
+    """Least free device memory while something runs, looked at every few milliseconds; bytes in use at most."""
+
+    def __init__(self, runtime: Any) -> None:
+        self._runtime = runtime
+        self._stop = threading.Event()
+        self._least = self._start = runtime.free_nbytes()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def _watch(self) -> None:
+        self._runtime.activate()
+        while not self._stop.wait(0.005):
+            self._least = min(self._least, self._runtime.free_nbytes())
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    @property
+    def nbytes(self) -> int | None:
+        """None where the runtime does not say what is free."""
+        return None if self._start < 0 else self._start - self._least
 
 
-def peers(path: Path) -> dict[str, Callable[[], Any]]:
-    """The same aggregate by others: the CPU path by cores, zarr-python, its GPU mode, zarrs."""
-    out: dict[str, Callable[[], Any]] = {}
-    cores = os.cpu_count() or 1
-    for number in sorted({1, cores // 4 or 1, cores}):
+def scan(
+    bench: Bench, path: Path, question: Question, pool: PinnedPool, columns: list[str] | None, *, stays: bool
+) -> tuple[Iterator[Any], ScanStatistics]:
+    """Frames of one scan."""
+    dataset = open_dataset(path, options=ScanOptions())
+    statistics = ScanStatistics()
+    plan = dataset.plan(columns, question.predicate)
+    device = wave_device(bench, dataset, plan, statistics, pool, stays=stays)
+    return run(dataset.large_frames(plan), device, budget=BUDGET), statistics
 
-        def cpu(number: int = number) -> Any:
-            dataset = open_dataset(path, options=ScanOptions(workers=number))
-            return sum(f["t"].sum() for f in dataset.scan(dataset.plan(["t"])))
 
-        out[f"gpuzarr on the CPU, {number} threads"] = cpu
-    out["gpuzarr device='cpu', Polars streaming"] = lambda: (
-        gpuzarr.scan_zarr(path, device="cpu").select(pl.col("t").sum()).collect(engine="streaming")
-    )
+def _measure(
+    bench: Bench,
+    codec: str,
+    path: Path,
+    question: Question,
+    pool: PinnedPool,
+    columns: list[str] | None,
+    *,
+    stays: bool,
+) -> None:
+    found: dict[str, Any] = {}
+    want = answer(bench, question)
 
-    def with_zarr() -> Any:
-        return zarr.open_array(path / "t", mode="r")[...].sum()
+    def work() -> None:
+        frames, statistics = scan(bench, path, question, pool, columns, stays=stays)
+        with Peak(bench.runtime) as peak:
+            found["rows"] = sum(frame.height for frame in frames)
+        found.update(statistics.as_dict(), peak_device_nbytes=peak.nbytes, notes=statistics.notes)
 
-    out["zarr-python"] = with_zarr
-    return out
+    def check() -> bool:
+        frames, _ = scan(bench, path, question, pool, None, stays=stays)
+        whole = Answer.of(frame.to_polars() if stays else frame for frame in frames)
+        return found["rows"] == want.rows and whole.agrees(want)
+
+    entry = bench.measure(case_of(codec, question, columns, stays=stays), 1, work, check)
+    entry.update(found, codec=codec, question=question.name, stays=stays, nbytes=found["bytes_decoded"])
+    entry["gb_per_s"] = found["bytes_decoded"] / entry["median_s"] / 1e9
+    entry["rows_per_s"] = found["rows"] / entry["median_s"]
+
+
+def case_of(codec: str, question: Question, columns: list[str] | None, *, stays: bool) -> str:
+    """Name of a case."""
+    where = "stays on the device" if stays else "collected on the host"
+    return f"{codec}: {question.name}{', with coordinates' if columns is None else ''}, {where}"
 
 
 def main(bench: Bench) -> None:
+    """Every codec: every question on the device, everything also collected; stages alone; the same by others."""
+    pool = PinnedPool(bench.runtime)
     for codec in CODECS:
-        path = store(bench, codec)
-        for name, (query, _) in QUERIES.items():
-            found: dict[str, Any] = {}
-            first, times = bench.seconds(
-                lambda path=path, query=query, found=found: found.update(device_scan(bench, path, query))
-            )
-            bench.add(f"{codec}: {name}", found["decoded"], first, times, **found)
-        start = time.perf_counter()
-        nbytes = fetch_alone(path)
-        bench.add(f"{codec}: files read by one thread", nbytes, 0.0, [time.perf_counter() - start])
-        decoded = 4 * int(np.prod(zarr.open_array(path / "t", mode="r").shape))
-        for name, work in peers(path).items():
-            first, times = bench.seconds(work)
-            bench.add(f"{codec}: {name}", decoded, first, times)
-        if not bench.dry:
-            zarr.config.enable_gpu()
-            try:
-                first, times = bench.seconds(lambda path=path: zarr.open_array(path / "t", mode="r")[...].sum())
-                bench.add(f"{codec}: zarr-python, GPU mode", decoded, first, times)
-            finally:
-                zarr.config.reset()
-
-
-if __name__ == "__main__":
-    bench = arguments("scans")
-    main(bench)
-    bench.write()
+        made = store(bench, codec)
+        for question in questions(bench):
+            _measure(bench, codec, made.path, question, pool, ["t"], stays=True)
+            if question.predicate is None:
+                _measure(bench, codec, made.path, question, pool, None, stays=True)
+                _measure(bench, codec, made.path, question, pool, ["t"], stays=False)
+                end_to_end = case_of(codec, question, ["t"], stays=True)
+        measure_stages(bench, codec, made.path, pool, end_to_end)
+        measure_peers(bench, codec, made)

@@ -39,7 +39,7 @@ from gpuzarr.table.model import Column
 if TYPE_CHECKING:
     from gpuzarr.device.wave import WaveDevice
 
-__all__ = ["WaveJob"]
+__all__ = ["WaveJob", "chunk_requests"]
 
 
 class WaveJob(FrameJob):
@@ -139,7 +139,7 @@ class WaveJob(FrameJob):
                 continue
             load = new(column)
             requests = needed(source)
-            fetches += _chunk_requests(column, requests, load, unit_of)
+            fetches += chunk_requests(column, requests, load, unit_of)
             self.on_device[path] = load
             loads.append(load)
             waits.append(load.done)
@@ -395,7 +395,7 @@ class WaveJob(FrameJob):
         self.device.gate.released()
 
 
-def _chunk_requests(
+def chunk_requests(
     column: WaveSource, requests: Requests, load: WaveLoad, unit_of: Callable[[Any], int]
 ) -> list[ChunkRequest]:
     """What to fetch for a load, object by object; tells the load which chunks it waits for."""
