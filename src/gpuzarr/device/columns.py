@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from inspect import signature
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,7 @@ __all__ = [
     "positions",
     "series_of",
     "take",
+    "without_columns",
 ]
 
 
@@ -140,6 +142,14 @@ def series_of(column: Column, values: np.ndarray, valid: np.ndarray | None) -> p
 def constant(value: pl.Series) -> pl.Expr:
     """Expression for a column that holds one value in every row; Polars keeps it as a scalar."""
     return pl.lit(value).first().alias(value.name)
+
+
+_HAS_HEIGHT = "height" in signature(pl.DataFrame).parameters
+
+
+def without_columns(height: int) -> pl.DataFrame:
+    """Rows of no column, which Polars asks for to count them; before 1.38 it has no such data frame, and asks for a column."""
+    return pl.DataFrame(height=height) if _HAS_HEIGHT else pl.DataFrame()
 
 
 def positions(rows: np.ndarray, frame: Frame) -> Places:

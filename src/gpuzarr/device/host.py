@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from gpuzarr.device.columns import Places, positions
+from gpuzarr.device.columns import Places, positions, without_columns
 from gpuzarr.device.coordinate_columns import CoordinateColumns
 from gpuzarr.device.engine_threads import is_engine_thread
 from gpuzarr.device.frame_memory import FrameMemory
@@ -497,7 +497,7 @@ def _data_frame(
     columns: list[pl.Series], constants: list[pl.Expr], order: tuple[str, ...], height: int
 ) -> pl.DataFrame:
     if not constants:
-        return pl.DataFrame(columns)
+        return pl.DataFrame(columns) if columns else without_columns(height)
     rows = pl.DataFrame(columns) if columns else _rows_of(height)
     return rows.with_columns(constants)[list(order)]  # the index, unlike select(), starts no query
 

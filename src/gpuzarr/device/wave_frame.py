@@ -9,6 +9,7 @@ import polars as pl
 import pyarrow as pa
 
 from gpuzarr.cf.series import arrow_type
+from gpuzarr.device.columns import without_columns
 from gpuzarr.device.memory_pool import PinnedPool
 from gpuzarr.device.runtime import Bytes, Runtime, Stream
 from gpuzarr.device.wave_load import ColumnBuffers
@@ -81,7 +82,7 @@ class DeviceFrame:
         )
         for (name, column), (values, valid) in zip(self.device.items(), arrays, strict=True):
             columns[name] = series(name, column.dtype, values, valid, column.null_count)
-        return pl.DataFrame([columns[name] for name in self.order])
+        return pl.DataFrame([columns[name] for name in self.order]) if self.order else without_columns(self.rows)
 
 
 def download(
