@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from gpuzarr.plan.axis import Axis, count, simplify
 from gpuzarr.plan.limit import before_boundary, boundary_tile
 from gpuzarr.plan.model import ScanPlan
-from gpuzarr.plan.ranks import end_position, frame_count, shares, tile_rows
+from gpuzarr.plan.ranks import Run, end_position, frame_count, shares, tile_rows
 from gpuzarr.table.model import Dimension, Table
 
 
@@ -63,6 +63,28 @@ def test_shares_are_the_whole_scan(plan: ScanPlan, nranks: int) -> None:
     assert all(a[1] == b[0] for a, b in itertools.pairwise(parts))
     assert all(start <= stop for start, stop in parts)
     assert [row for part in parts for row in cells(plan, *part)] == cells(plan, 0, plan.grid_size)
+
+
+@given(st.lists(plans(), max_size=5), st.integers(1, 64))
+def test_shares_of_several_plans_are_the_whole_of_them(several: list[ScanPlan], nranks: int) -> None:
+    run = Run(several)
+    parts = [run.share(rank, nranks) for rank in range(nranks)]
+    got = [
+        (i, row)
+        for part in parts
+        for i, (at, plan) in enumerate(zip(part, several, strict=True))
+        for row in cells(plan, *at)
+    ]
+    assert got == [(i, row) for i, plan in enumerate(several) for row in cells(plan, 0, plan.grid_size)]
+    for i, plan in enumerate(several):
+        assert parts[0][i][0] == 0
+        assert parts[-1][i][1] == end_position(plan)
+        assert all(a[i][1] == b[i][0] for a, b in itertools.pairwise(parts))
+    ends = [end_position(plan) for plan in several]
+    total = sum(run.rows(i, 0, end) for i, end in enumerate(ends))
+    largest = max((int(tile_rows(p, 0, e).max(initial=0)) for p, e in zip(several, ends, strict=True)), default=0)
+    for part in parts:  # balanced: half a tile too much at either end, at most
+        assert abs(sum(run.rows(i, *at) for i, at in enumerate(part)) - total / nranks) <= largest
 
 
 @given(plans(), st.integers(1, 64), st.integers(1, 40), st.integers(0, 40))

@@ -9,14 +9,14 @@ from __future__ import annotations
 import bisect
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from gpuzarr.plan.axis import count
 from gpuzarr.plan.model import ScanPlan, split
 
-__all__ = ["end_position", "frame_count", "shares", "tile_rows"]
+__all__ = ["Run", "end_position", "frame_count", "shares", "tile_rows"]
 
 BLOCK = 2**18
 """Positions looked at together."""
@@ -79,26 +79,61 @@ class _RowsBefore:
         return before
 
 
-def shares(plan: ScanPlan, nranks: int) -> list[tuple[int, int]]:
-    """(start, stop) positions of every rank's tiles: contiguous, in order, together all of them, balanced by rows.
+class Run:
+    """The tiles of several plans, one plan after the other, cut into contiguous shares.
 
     A tile belongs to the rank in whose part of the rows its middle lies. Ranks may be left without a tile.
+    """
+
+    def __init__(self, plans: Sequence[ScanPlan]) -> None:
+        self._ends = [end_position(plan) for plan in plans]
+        self._before = [_RowsBefore(plan, end) for plan, end in zip(plans, self._ends, strict=True)]
+        rows = [before(end) for before, end in zip(self._before, self._ends, strict=True)]
+        self._offsets = [0, *itertools.accumulate(rows)]
+
+    def share(self, rank: int, nranks: int) -> list[tuple[int, int]]:
+        """(start, stop) positions of a rank's tiles in each plan.
+
+        Shares of all ranks put together in order are all tiles, balanced by rows.
+        """
+        starts, stops = self._cuts(rank, nranks), self._cuts(rank + 1, nranks)
+        return list(zip(starts, stops, strict=True))
+
+    def rows(self, number: int, start: int, stop: int) -> int:
+        """Selected rows of some tiles of a plan, without its row limit."""
+        return self._before[number](stop) - self._before[number](start)
+
+    def _cuts(self, rank: int, nranks: int) -> list[int]:
+        """In each plan, the position of the first tile that belongs to a rank or to one after it."""
+        if rank == 0:
+            return [0] * len(self._ends)
+        if rank == nranks:
+            return list(self._ends)
+        return [self._cut(number, rank, nranks) for number in range(len(self._ends))]
+
+    def _cut(self, number: int, rank: int, nranks: int) -> int:
+        before, first, wanted = self._before[number], self._offsets[number], self._offsets[-1] * rank
+        if first * nranks >= wanted:
+            return 0
+        if self._offsets[number + 1] * nranks <= wanted:
+            return self._ends[number]
+
+        def middle(position: int) -> int:  # times 2 and nranks, to stay with integers
+            return nranks * (2 * first + before(position) + before(position + 1))
+
+        return bisect.bisect_left(range(self._ends[number]), 2 * wanted, key=middle)
+
+
+def shares(plan: ScanPlan, nranks: int) -> list[tuple[int, int]]:
+    """(start, stop) positions of every rank's tiles in one plan, see `Run`.
 
     Parameters
     ----------
     nranks
         At least 1.
     """
-    end = end_position(plan)
-    before = _RowsBefore(plan, end)
-    total = before(end)
-
-    def middle(position: int) -> int:  # times 2 and nranks, to stay with integers
-        return nranks * (before(position) + before(position + 1))
-
-    cuts = [bisect.bisect_left(range(end), 2 * total * rank, key=middle) for rank in range(1, nranks)]
-    bounds = [0, *cuts, end]
-    return list(itertools.pairwise(bounds))
+    run = Run([plan])
+    return [run.share(rank, nranks)[0] for rank in range(nranks)]
 
 
 def frame_count(plan: ScanPlan, start: int, stop: int, *, rows_wanted: int, rows_most: int) -> int:
