@@ -97,6 +97,22 @@ def test_a_frame_of_stores_equals_its_tables_one_below_the_other(
     assert self_join.select(pl.len()).collect(engine=engine).item() > 0
 
 
+def test_rows_are_counted_without_columns(
+    paths: list[Path], catalogue: pl.DataFrame, tables: list[pl.DataFrame]
+) -> None:
+    """Polars may ask for no column at all."""
+    rows = [t.height for t in tables]
+    for lf, want in (
+        (gpuzarr.scan_zarr(paths[1]), rows[1]),
+        (gpuzarr.scan_zarr(paths), sum(rows)),
+        (gpuzarr.scan_zarr(catalogue), sum(rows)),
+        (gpuzarr.scan_zarr(catalogue).filter(pl.col("model") == "b"), rows[2] + rows[3]),
+        (gpuzarr.scan_zarr(catalogue).head(70), 70),
+    ):
+        assert lf.select(pl.lit(1).alias("one"), pl.len()).collect().row(0) == (1, want)
+        assert lf.select(pl.len()).collect().item() == want
+
+
 def test_lists_patterns_and_reports(paths: list[Path], tables: list[pl.DataFrame]) -> None:
     table = pl.concat(tables)
     for target in (paths, tuple(map(str, paths)), str(paths[0].parent / "*.zarr"), str(paths[0].parent / "[0-9].zarr")):

@@ -17,6 +17,7 @@ from gpuzarr.many.stores import Stores
 from gpuzarr.metadata.limits import Limits
 from gpuzarr.options import ScanOptions
 from gpuzarr.progress import ProgressFactory
+from gpuzarr.source import gpu_hook
 from gpuzarr.source.polars_source import lazy_frame
 from gpuzarr.table import TableOptions
 
@@ -70,6 +71,7 @@ def scan_many(
     targets, partitions = _listed(target, storage_options)
     if not targets:
         raise RequestError("There are no stores; a table needs one at least, to know its columns.")
+    gpu_hook.install()
     source = ManySource(Stores(targets, partitions, **arguments), progress=progress)
     # Not pure: a shared scan of a self-join would lose its predicates and read everything.
     return register_io_source(source, schema=source.stores.schema, validate_schema=True, is_pure=False)

@@ -10,23 +10,18 @@ from typing import Any
 
 import polars as pl
 
-from gpuzarr.errors import GpuzarrError, Kind, MetadataError, RequestError
+from gpuzarr.errors import Kind, MetadataError, RequestError
+from gpuzarr.many.openings import Openings, label_of
 from gpuzarr.metadata.limits import Limits
 from gpuzarr.options import ScanOptions
-from gpuzarr.redact import redact
 from gpuzarr.source.dataset import Dataset
 from gpuzarr.store.secrets import public_options, public_url
 from gpuzarr.table import TableOptions
 
 __all__ = ["Stores", "label_of"]
 
-_KEPT = 256
+_KEPT = 1024
 """Opened stores that are kept for the next query."""
-
-
-def label_of(target: Any) -> str:
-    """A store's name for messages, without secrets."""
-    return redact(target if isinstance(target, str) else str(target))[:500]
 
 
 class Stores:
@@ -57,16 +52,18 @@ class Stores:
         self.targets = tuple(targets)
         self.partitions = partitions
         self.options = options
-        self._each = replace(
-            options, max_rows=None, max_bytes=None, max_chunks_to_read=None
-        )  # they hold for all together
-        self._group = group
-        self._table = table
-        self._storage_options = storage_options
-        self._limits = limits
+        self._openings = Openings(
+            group=group,
+            table=table,
+            options=replace(
+                options, max_rows=None, max_bytes=None, max_chunks_to_read=None
+            ),  # they hold for all together
+            storage_options=storage_options,
+            limits=limits,
+        )
         self._opened: OrderedDict[int, Dataset] = OrderedDict()
         self._lock = threading.Lock()
-        self.inner = inner if inner is not None else self._open(0).table.schema
+        self.inner = inner if inner is not None else self._first().table.schema
         both = [name for name in partitions.columns if name in self.inner]
         if both:
             raise RequestError(
@@ -74,21 +71,31 @@ class Stores:
             )
         self.schema = pl.Schema({**partitions.schema, **self.inner})
 
+    def _first(self) -> Dataset:
+        return self._kept(0, self._openings.open(self.targets[0]))
+
     def __len__(self) -> int:
         return len(self.targets)
 
     def __reduce__(self) -> tuple[Any, ...]:
         targets = [public_url(t) if isinstance(t, str) else t for t in self.targets]
-        options = None if self._storage_options is None else public_options(self._storage_options)[0]
+        opening = self._openings
+        options = None if opening.storage_options is None else public_options(opening.storage_options)[0]
         arguments = {
-            "group": self._group,
-            "table": self._table,
+            "group": opening.group,
+            "table": opening.table,
             "options": self.options,
             "storage_options": options,
-            "limits": self._limits,
+            "limits": opening.limits,
             "inner": self.inner,
         }
         return _restore, (targets, self.partitions, arguments)
+
+    @property
+    def is_guarded(self) -> bool:
+        """Whether a guard may refuse a query, for which all stores must be planned first."""
+        options = self.options
+        return any(limit is not None for limit in (options.max_rows, options.max_bytes, options.max_chunks_to_read))
 
     def open(self, number: int) -> Dataset:
         """A store's table.
@@ -103,7 +110,7 @@ class Stores:
             if dataset is not None:
                 self._opened.move_to_end(number)
                 return dataset
-        dataset = self._open(number)
+        dataset = self._openings.open(self.targets[number])
         found = dataset.table.schema
         if found != self.inner:
             raise MetadataError(
@@ -112,24 +119,9 @@ class Stores:
                 kind=Kind.METADATA_UNSUPPORTED,
                 store=label_of(self.targets[number]),
             )
-        return dataset
+        return self._kept(number, dataset)
 
-    def _open(self, number: int) -> Dataset:
-        from gpuzarr.api import open_dataset
-
-        target = self.targets[number]
-        options = self._storage_options if isinstance(target, str) and "://" in target else None
-        try:
-            dataset = open_dataset(
-                target,
-                group=self._group,
-                table=self._table,
-                options=self._each,
-                storage_options=options,
-                limits=self._limits,
-            )
-        except GpuzarrError as error:
-            raise error.located(store=label_of(target)) from error
+    def _kept(self, number: int, dataset: Dataset) -> Dataset:
         with self._lock:
             dataset = self._opened.setdefault(number, dataset)
             while len(self._opened) > _KEPT:
