@@ -141,6 +141,11 @@ class CodecChain:
         return self.is_plain or (self.blosc_codec is not None and len(self.byte_steps) == 1)
 
     @cached_property
+    def decodes_whole(self) -> bool:
+        """Whether any cell takes reading and decoding all of the chunk."""
+        return not self.is_plain and (self.blosc_codec is None or self.chunk_nbytes < _WORTH_A_PART)
+
+    @cached_property
     def _stages(self) -> tuple[tuple[tuple[int, ...], np.dtype[Any]], ...]:
         """Shape and dtype before each array step and after the last one, in the order of writing."""
         shape, dtype = self.chunk_shape, self.dtype.numpy

@@ -114,12 +114,12 @@ class ChunkReader:
         StoreError
             Reading failed.
         """
-        if boxes is None and skip is None:
+        if skip is None and (boxes is None or self._chain.decodes_whole):
             if not self._chain.is_sharded:
                 for position in group.positions.tolist():
                     self._read_object(group.key, position, place, out_for)
                 return
-            if self._takes_whole_shard(group, group.positions, None):
+            if self._takes_whole_shard(group, group.positions, boxes):
                 self._read_shard(group, indices, place, out_for)
                 return
 
