@@ -369,6 +369,8 @@ def begin_full(
     stored = source.array.dtype.numpy
     straight: dict[int, np.ndarray] = {}  # cells of the frame that were offered to the decoder
     may = source.in_place and source.decoding.numpy == stored
+    # uncompressed chunks are taken out of the bytes that were read
+    needs_room = source.fixed and not (source.chain.is_plain and boxes is None)
 
     def offer(position: int) -> np.ndarray | None:
         number, part = wanted[position]
@@ -377,7 +379,7 @@ def begin_full(
             if cells.flags.c_contiguous:
                 straight[position] = cells
                 return cells
-        return scratch.array(shape, stored) if source.fixed else None
+        return scratch.array(shape, stored) if needs_room else None
 
     def put(position: int, raw: np.ndarray | None) -> None:
         number, part = wanted[position]
