@@ -79,8 +79,8 @@ def main() -> int:
     def keep(record: dict[str, Any]) -> None:
         if arguments.record is not None:
             arguments.record.parent.mkdir(parents=True, exist_ok=True)
-            shortened = {**record, "command": _shortened(record["command"]), "note": arguments.note}
-            arguments.record.write_text(json.dumps(shortened, indent=1) + "\n")
+            kept = {**record, "command": shortened(record["command"]), "note": arguments.note}
+            arguments.record.write_text(json.dumps(kept, indent=1) + "\n")
 
     record = run(options, lambda line: print(line, flush=True), keep)
     wrong = [line for line in failures(record) if arguments.check or " gpuzarr: " in line]
@@ -102,7 +102,7 @@ def _interpreters(arguments: argparse.Namespace) -> dict[str, str]:
     return found
 
 
-def _shortened(command: list[str]) -> list[str]:
+def shortened(command: list[str]) -> list[str]:
     """The command without paths of this machine."""
     said, skip = [], False
     for part in command:

@@ -1,8 +1,9 @@
 """How cost grows: ``python -m benchmarks.scaling --size small --record FILE``.
 
 Planning with the number of chunks; a query with the fraction it selects; throughput with workers; a full scan with the size
-of the store; decoding per codec beside numcodecs. All in this process, medians of repeats, variants in turn; nothing here
-is compared with other libraries but numcodecs, ``python -m benchmarks`` does that.
+of the store; decoding one chunk per codec beside numcodecs: in this process, medians of repeats, variants in turn. Reading
+whole arrays per codec chain beside numcodecs, zarrs and tensorstore (part ``arrays``): in fresh processes, those of the
+peers in their own environment. Queries are compared by ``python -m benchmarks``.
 """
 
 from __future__ import annotations
@@ -10,12 +11,14 @@ from __future__ import annotations
 import argparse
 import gc
 import json
+import os
 import resource
 import statistics
 import sys
 import time
 import tracemalloc
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +26,9 @@ import numpy as np
 import polars as pl
 
 import gpuzarr
-from benchmarks.datasets import prepare
+from benchmarks import decoding
+from benchmarks.__main__ import shortened
+from benchmarks.datasets import data_folder, prepare
 from benchmarks.hardware import describe
 from benchmarks.micro.chunks import CODECS, encoded
 from benchmarks.micro.stores import declared_cube
@@ -31,9 +36,28 @@ from gpuzarr.api import open_dataset
 from gpuzarr.options import ScanOptions
 from gpuzarr.source.polars_source import lazy_frame
 
-__all__ = ["PARTS", "measure"]
+__all__ = ["PARTS", "Setting", "measure"]
 
 Figures = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What is measured.
+
+    Parameters
+    ----------
+    size
+        Of the store that is queried, see `benchmarks.datasets`.
+    repeats
+        Runs of which the median counts.
+    interpreter
+        Python of the peers' environment.
+    """
+
+    size: str
+    repeats: int
+    interpreter: str
 
 
 def measure(variants: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str, Figures]:
@@ -55,7 +79,7 @@ def measure(variants: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str
     }
 
 
-def planning(_size: str, repeats: int) -> Figures:
+def planning(setting: Setting) -> Figures:
     """Opening and planning a store declared with 10^3 to 10^7 chunks, of which a few survive, or all of 10^5."""
     predicate = pl.col("time").is_between(100, 103) & pl.col("lat").is_between(0, 1) & pl.col("lon").is_between(0, 1)
     found: Figures = {}
@@ -68,7 +92,7 @@ def planning(_size: str, repeats: int) -> Figures:
                 "plan": lambda dataset=dataset: dataset.plan(["time", "v"], predicate).tile_count,
                 "open_and_plan": lambda path=path: open_dataset(path).plan(["time", "v"], predicate).tile_count,
             },
-            repeats,
+            setting.repeats,
         )
         tracemalloc.start()
         plan = open_dataset(path).plan(["time", "v"], predicate)
@@ -81,7 +105,9 @@ def planning(_size: str, repeats: int) -> Figures:
             **{f"{name}_cpu_s": values["cpu_s"] for name, values in times.items()},
         }
     everything = open_dataset(declared_cube(10**5))
-    all_tiles = measure({"all": lambda: sum(1 for _ in everything.plan(["v"], pl.col("lat") > -100).tiles())}, repeats)
+    all_tiles = measure(
+        {"all": lambda: sum(1 for _ in everything.plan(["v"], pl.col("lat") > -100).tiles())}, setting.repeats
+    )
     found["1e5, all survive"] = {
         "surviving_tiles": everything.plan(["v"]).tile_count,
         "plan_s": all_tiles["all"]["wall_s"],
@@ -93,9 +119,9 @@ def planning(_size: str, repeats: int) -> Figures:
 FRACTIONS = (0.0001, 0.001, 0.01, 0.1, 0.5, 1.0)
 
 
-def fraction(size: str, repeats: int) -> Figures:
+def fraction(setting: Setting) -> Figures:
     """Cost of a query with the fraction of the rows that it selects: by coordinates (a time range), by a value."""
-    description = prepare("cube", size)
+    description = prepare("cube", setting.size)
     frame = gpuzarr.scan_zarr(description.store)
     steps = description.shape[0]
     times = frame.select(pl.col("time").unique().sort()).collect()["time"]
@@ -108,33 +134,33 @@ def fraction(size: str, repeats: int) -> Figures:
         variants[f"by time {share:g}"] = frame.filter(pl.col("time") <= last).select(columns).collect
         variants[f"by value {share:g}"] = frame.filter(pl.col("t2m") > threshold).select(columns).collect
     del values
-    found = measure(variants, repeats)
+    found = measure(variants, setting.repeats)
     for name, figures in found.items():
         figures["rows"] = variants[name]().height
     return found
 
 
-def workers(size: str, repeats: int) -> Figures:
+def workers(setting: Setting) -> Figures:
     """Throughput of a full scan with 1, 2, 4 … threads, up to twice the cores."""
-    description = prepare("cube", size)
+    description = prepare("cube", setting.size)
     cores = describe()["cores"]
     counts = [n for n in (1, 2, 4, 8, 16, 32) if n <= 2 * cores]
     frames = {
         f"{n} workers": lazy_frame(open_dataset(description.store, options=ScanOptions(workers=n))) for n in counts
     }
-    found = measure({name: frame.collect for name, frame in frames.items()}, repeats)
+    found = measure({name: frame.collect for name, frame in frames.items()}, setting.repeats)
     for figures in found.values():
         figures["decoded_bytes_per_s"] = description.decoded_bytes / figures["wall_s"]
     return found
 
 
-def store_size(size: str, repeats: int) -> Figures:
-    """A streamed sum over stores of growing size (its memory: `benchmarks/memory_contract.py`)."""
+def store_size(setting: Setting) -> Figures:
+    """A streamed sum over stores of growing setting.size (its memory: `benchmarks/memory_contract.py`)."""
     found: Figures = {}
-    for name in dict.fromkeys(("tiny", "8MB", "25MB", size)):
+    for name in dict.fromkeys(("tiny", "8MB", "25MB", setting.size)):
         description = prepare("cube", name)
         query = gpuzarr.scan_zarr(description.store).select(pl.col("t2m").sum())
-        figures = measure({"sum": lambda query=query: query.collect(engine="streaming")}, repeats)["sum"]
+        figures = measure({"sum": lambda query=query: query.collect(engine="streaming")}, setting.repeats)["sum"]
         found[f"{description.decoded_bytes / 1e6:.1f} MB"] = figures
     return found
 
@@ -142,7 +168,7 @@ def store_size(size: str, repeats: int) -> Figures:
 ROUNDS = range(10)
 
 
-def decode(_size: str, repeats: int) -> Figures:
+def decode(setting: Setting) -> Figures:
     """Decoding a chunk of about 1 MB in one thread, beside numcodecs."""
     found: Figures = {}
     for name in CODECS:
@@ -153,7 +179,7 @@ def decode(_size: str, repeats: int) -> Figures:
                 "gpuzarr": lambda chunk=chunk, out=out: [chunk.chain.decode(chunk.data, out) for _ in ROUNDS],
                 "numcodecs": lambda chunk=chunk, out=out: [chunk.numcodecs_decode(out) for _ in ROUNDS],
             },
-            repeats,
+            setting.repeats,
         )
         nbytes = chunk.values.nbytes * len(ROUNDS)
         found[name] = {
@@ -164,12 +190,22 @@ def decode(_size: str, repeats: int) -> Figures:
     return found
 
 
-PARTS: dict[str, Callable[[str, int], Figures]] = {
+ARRAY_STEPS = {"tiny": 16, "small": 256, "medium": 1024}
+
+
+def arrays(setting: Setting) -> Figures:
+    """Reading whole arrays of 67 MB (``--size small``) per codec chain, beside numcodecs, zarrs and tensorstore."""
+    steps = ARRAY_STEPS.get(setting.size, ARRAY_STEPS["medium"])
+    return decoding.compare(steps, setting.repeats, setting.interpreter, data_folder())
+
+
+PARTS: dict[str, Callable[[Setting], Figures]] = {
     "planning": planning,
     "fraction": fraction,
     "workers": workers,
     "store_size": store_size,
     "decode": decode,
+    "arrays": arrays,
 }
 
 
@@ -180,22 +216,33 @@ def main() -> None:
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--note", default="")
     parser.add_argument("--record", type=Path)
+    parser.add_argument(
+        "--environments",
+        type=Path,
+        metavar="FOLDER",
+        default=os.environ.get("GPUZARR_BENCH_ENVIRONMENTS"),
+        help="virtual environments made by benchmarks/environments.sh (default: $GPUZARR_BENCH_ENVIRONMENTS; else this one)",
+    )
     arguments = parser.parse_args()
+    interpreter = Path(arguments.environments or "", "peers", "bin", "python")
+    setting = Setting(arguments.size, arguments.repeats, str(interpreter) if interpreter.exists() else sys.executable)
     record: dict[str, Any] = {
         "hardware": describe(),
         "command": [
             "python",
             "-m",
             "benchmarks.scaling",
-            *(a for a in sys.argv[1:] if not a.endswith(".json") and a != "--record"),
+            *shortened(sys.argv[1:]),
         ],
         "size": arguments.size,
         "repeats": arguments.repeats,
         "note": arguments.note,
         "scaling": {},
     }
+    if "arrays" in arguments.parts:
+        record["versions"] = decoding.versions(setting.interpreter)
     for part in arguments.parts:
-        record["scaling"][part] = PARTS[part](arguments.size, arguments.repeats)
+        record["scaling"][part] = PARTS[part](setting)
         print(part, json.dumps(record["scaling"][part], indent=1), flush=True)
         if arguments.record is not None:
             arguments.record.write_text(json.dumps(record, indent=1) + "\n")

@@ -25,7 +25,7 @@ from benchmarks.datasets import Description
 from benchmarks.peers import PEERS, NotApplicable, load_peer
 from benchmarks.queries import make_query
 
-__all__ = ["main"]
+__all__ = ["main", "reset_peak", "status"]
 
 
 def main() -> None:
@@ -74,15 +74,15 @@ def _measured(request: dict[str, Any]) -> dict[str, Any]:
         object.__setattr__(query, "boxes", query.boxes[1:])
         handle = peer.open(description, query)
         peer.answer(handle, first_box)
-    baseline = _status("VmRSS")
-    peak_is_reset = _reset_peak()
+    baseline = status("VmRSS")
+    peak_is_reset = reset_peak()
     io, usage, start = _io(), resource.getrusage(resource.RUSAGE_SELF), time.perf_counter()
     if handle is None:
         handle = peer.open(description, query)
     frame = peer.answer(handle, query)
     wall = time.perf_counter() - start
     after, io_after = resource.getrusage(resource.RUSAGE_SELF), _io()
-    peak = _status("VmHWM") if peak_is_reset else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    peak = status("VmHWM") if peak_is_reset else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     result: dict[str, Any] = {
         "status": "ok",
         "wall_s": wall,
@@ -128,7 +128,8 @@ def _io() -> dict[str, int] | None:
         return None
 
 
-def _status(name: str) -> int:
+def status(name: str) -> int:
+    """A field of ``/proc/self/status`` in bytes, 0 where there is none."""
     try:
         with open("/proc/self/status") as lines:
             for line in lines:
@@ -139,7 +140,8 @@ def _status(name: str) -> int:
     return 0
 
 
-def _reset_peak() -> bool:
+def reset_peak() -> bool:
+    """Let ``VmHWM`` start again from what is resident now; whether the system can."""
     try:
         with open("/proc/self/clear_refs", "w") as control:
             control.write("5")

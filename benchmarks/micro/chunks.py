@@ -23,12 +23,14 @@ CODECS: dict[str, tuple[Any, ...]] = {
     "zlib": (numcodecs.Zlib(level=5),),
     "lz4": (numcodecs.LZ4(),),
     "shuffle+zstd": (numcodecs.Shuffle(elementsize=4), numcodecs.Zstd(level=3)),
-    "blosc-lz4-shuffle": (numcodecs.Blosc("lz4", 5, numcodecs.Blosc.SHUFFLE),),
-    "blosc-zstd-shuffle": (numcodecs.Blosc("zstd", 3, numcodecs.Blosc.SHUFFLE),),
-    "blosc-zstd-bitshuffle": (numcodecs.Blosc("zstd", 3, numcodecs.Blosc.BITSHUFFLE),),
-    "blosc-blosclz": (numcodecs.Blosc("blosclz", 5, numcodecs.Blosc.SHUFFLE),),
+    "zstd+crc32c": (numcodecs.Zstd(level=3), numcodecs.CRC32C(location="end")),
+    **{
+        f"blosc-{cname}-{shuffle}": (numcodecs.Blosc(cname, 3 if cname == "zstd" else 5, number),)
+        for cname in ("lz4", "lz4hc", "zstd", "zlib", "blosclz")
+        for number, shuffle in enumerate(("noshuffle", "shuffle", "bitshuffle"))
+    },
 }
-"""Filters, then the compressor, in the order of writing."""
+"""Filters, the compressor, a checksum: in the order of writing."""
 
 
 @dataclass(frozen=True)
