@@ -36,6 +36,9 @@ def main() -> int:
     parser.add_argument(
         "--bandwidth", type=float, metavar="MB/S", help="with --latency: of one request (default: no limit)"
     )
+    parser.add_argument(
+        "--link", type=float, metavar="MB/S", help="with --latency: of all requests together (default: no limit)"
+    )
     parser.add_argument("--timeout", type=float, default=300.0, help="seconds for one run (default: 300)")
     parser.add_argument("--check", action="store_true", help="compare answers, measure nothing")
     parser.add_argument("--record", type=Path, metavar="FILE", help="write the record (JSON), after every query")
@@ -73,6 +76,7 @@ def main() -> int:
         timeout=arguments.timeout,
         environments=Environments(_interpreters(arguments)),
         bandwidth=None if arguments.bandwidth is None else arguments.bandwidth * 1e6,
+        link=None if arguments.link is None else arguments.link * 1e6,
         latency=None if arguments.latency is None else arguments.latency / 1000,
     )
 

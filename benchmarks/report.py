@@ -144,6 +144,8 @@ def _between(record: Record) -> str:
     if record.get("latency_s") is not None:
         bandwidth = record.get("bandwidth_bytes_per_s")
         limit = f", {bandwidth / 1e6:.0f} MB/s per request" if bandwidth else ""
+        if link := record.get("link_bytes_per_s"):
+            limit += f", {link / 1e6:.0f} MB/s together"
         return f"local HTTP server, {record['latency_s'] * 1000:.0f} ms before every answer{limit}"
     return f"page cache {record['cache']}" if "cache" in record else "one process"
 

@@ -51,13 +51,14 @@ class Options:
     environments: Environments
     latency: float | None = None  # seconds before every answer of an HTTP server between
     bandwidth: float | None = None  # bytes per second of one of its answers
+    link: float | None = None  # bytes per second of all of them together
 
 
 def run(options: Options, say: Say, keep: Callable[[dict[str, Any]], None] = lambda _: None) -> dict[str, Any]:
     """Every query on every dataset by every peer; the record. ``keep`` is given the record after every query."""
     if options.latency is None:
         return _run(options, None, say, keep)
-    with serve(data_folder(), options.latency, options.bandwidth) as url:
+    with serve(data_folder(), options.latency, options.bandwidth, options.link) as url:
         return _run(options, url, say, keep)
 
 
@@ -69,6 +70,7 @@ def _run(options: Options, url: str | None, say: Say, keep: Callable[[dict[str, 
         "cache": options.cache,
         "latency_s": options.latency,
         "bandwidth_bytes_per_s": options.bandwidth,
+        "link_bytes_per_s": options.link,
         "repeats": options.repeats,
         "versions": {},
         "datasets": {},
