@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
+import json
+import re
 import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from fault_server import FAULTS, FaultServer
 
-from gpuzarr.errors import Kind, StoreError
+from gpuzarr.errors import Kind, MetadataError, StoreError
+from gpuzarr.metadata import open_node
+from gpuzarr.metadata.limits import Limits
 from gpuzarr.store import ByteStore, StoreOptions, for_scan, open_store
+from gpuzarr.store.limited import get_at_most
 from gpuzarr.store.retry import Failure, run
 
 pytest.importorskip("obstore")
@@ -303,3 +310,37 @@ def test_retry_waits_between_bounds() -> None:
     with pytest.raises(StoreError, match="no"):
         run(fail_for_good, options, sleep=sleep)
     assert slept == []
+
+
+@contextlib.contextmanager
+def peak_growth() -> Iterator[list[int]]:
+    """Bytes by which the peak of resident memory exceeds what is resident at the beginning."""
+
+    def status(name: str) -> int:
+        text = Path("/proc/self/status").read_text()
+        return int(re.search(rf"{name}:\s+(\d+) kB", text)[1]) * 1024  # type: ignore[index]
+
+    Path("/proc/self/clear_refs").write_text("5")
+    before, grown = status("VmRSS"), [0]
+    yield grown
+    grown[0] = status("VmHWM") - before
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="peak memory is measured on Linux")
+@pytest.mark.parametrize("backend", ["obstore", "fsspec"])
+def test_documents_that_are_too_large_are_not_read(backend: str) -> None:
+    """The size is known before the body; memory does not grow, whatever the server holds."""
+    document = json.dumps({"zarr_format": 3, "node_type": "group"}).encode()
+    objects = {"small/zarr.json": document, "bomb/zarr.json": document + b" " * (96 << 20)}
+    with FaultServer(objects) as server:
+        options = StoreOptions(backend=backend)  # type: ignore[arg-type]
+        for name, limits in (("bomb", Limits()), ("small", Limits(max_document_bytes=len(document) - 1))):
+            store = open_store(f"{server.url}/{name}", options=options).store
+            with peak_growth() as grown, pytest.raises(MetadataError, match="Bytes of the document") as caught:
+                open_node(store, limits=limits)
+            assert caught.value.kind == Kind.METADATA_LIMIT
+            assert "max_document_bytes" in str(caught.value)
+            assert grown[0] < 48 << 20
+        store = open_store(f"{server.url}/small", options=options).store
+        assert get_at_most(store, "zarr.json", len(document)) is not None
+        assert get_at_most(store, "nothing", 10) is None

@@ -8,6 +8,7 @@ from typing import Any
 
 from gpuzarr.backends.freshness import QueryView
 from gpuzarr.store import Buffer, ByteStore, Listing
+from gpuzarr.store.limited import get_at_most
 
 __all__ = ["RecordingStore"]
 
@@ -46,6 +47,13 @@ class RecordingStore:
         """See `ByteStore.get`."""
         before = self._view.version_before(key)
         data = self._store.get(key)
+        self._note(key, before, is_there=data is not None)
+        return data
+
+    def get_at_most(self, key: str, most: int) -> Buffer | None:
+        """See `gpuzarr.store.limited.get_at_most`."""
+        before = self._view.version_before(key)
+        data = get_at_most(self._store, key, most)
         self._note(key, before, is_there=data is not None)
         return data
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from gpuzarr.store import Buffer, ByteStore, Listing, for_scan
+from gpuzarr.store.limited import get_at_most
 
 __all__ = ["MountedStore"]
 
@@ -42,6 +43,11 @@ class MountedStore:
         """See `ByteStore.get`."""
         store, rest = self._find(key)
         return None if store is None else store.get(rest)
+
+    def get_at_most(self, key: str, most: int) -> Buffer | None:
+        """See `gpuzarr.store.limited.get_at_most`."""
+        store, rest = self._find(key)
+        return None if store is None else get_at_most(store, rest, most)
 
     def get_range(self, key: str, start: int, length: int) -> Buffer | None:
         """See `ByteStore.get_range`."""

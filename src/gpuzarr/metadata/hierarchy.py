@@ -25,6 +25,7 @@ from gpuzarr.metadata.nodes import (
 )
 from gpuzarr.metadata.paths import child_path, normalise_path, why_unsafe
 from gpuzarr.store.base import ByteStore
+from gpuzarr.store.limited import ObjectTooLargeError, get_at_most
 
 __all__ = ["open_node", "own_documents", "walk"]
 
@@ -266,12 +267,11 @@ class _Hierarchy:
     def _read(self, path: str, name: str) -> dict[str, Any] | None:
         key = child_path(path, name)
         with in_document(name):
-            if self.store.is_local:  # asking costs no round trip, so nothing too large is ever allocated
-                nbytes = self.store.size(key)
-                if nbytes is None:
-                    return None
-                self._usage.check(nbytes, 0)
-            data = self.store.get(key)
+            try:
+                data = get_at_most(self.store, key, self.limits.max_document_bytes)
+            except ObjectTooLargeError as error:
+                self._usage.check(error.nbytes, 0)  # refuses it
+                raise
             return None if data is None else parse_object(data, self._usage)
 
     def _map(self, function: Callable[[T], R], items: tuple[T, ...]) -> list[R]:

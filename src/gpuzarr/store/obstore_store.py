@@ -16,6 +16,7 @@ from gpuzarr.redact import redact
 from gpuzarr.store.base import Buffer, Listing
 from gpuzarr.store.forks import check_same_process, check_tokio
 from gpuzarr.store.keys import check_key, check_prefix
+from gpuzarr.store.limited import ObjectTooLargeError
 from gpuzarr.store.options import StoreOptions
 from gpuzarr.store.ranges import check_range, coalesce, cut
 from gpuzarr.store.retry import Failure, classify, run
@@ -132,6 +133,15 @@ class ObstoreByteStore:
         """See `ByteStore.get`."""
         check_key(key, self._label)
         piece = self._request(key, None)
+        if piece is None:
+            return None
+        self._versions.note(key, piece.version)
+        return piece.data
+
+    def get_at_most(self, key: str, most: int) -> Buffer | None:
+        """See `gpuzarr.store.limited.get_at_most`: a reply begins with the object's size."""
+        check_key(key, self._label)
+        piece = self._request(key, None, most)
         if piece is None:
             return None
         self._versions.note(key, piece.version)
@@ -285,12 +295,14 @@ class ObstoreByteStore:
             return None if size is None else memoryview(b"")
         return self._range(key, max(0, size - length), min(length, size))
 
-    def _request(self, key: str, byte_range: Any) -> _Piece | None:
-        """One reply of a verified length; None if there is no object."""
+    def _request(self, key: str, byte_range: Any, most: int | None = None) -> _Piece | None:
+        """One reply of a verified length; None if there is no object. An object of more than ``most`` bytes is refused."""
 
         def fetch() -> _Piece:
             result = self.obstore_store.get(key, options=None if byte_range is None else {"range": byte_range})
             meta, (start, stop) = result.meta, result.range
+            if most is not None and meta["size"] > most:
+                raise ObjectTooLargeError(meta["size"])
             data = memoryview(result.bytes())
             expected = stop - start
             if byte_range is None:
@@ -318,7 +330,7 @@ class ObstoreByteStore:
                     if _NO_BUCKET.search(str(error)) is None:
                         raise _AbsentError from error
                     raise self._failure(error, key) from error
-                except Failure:
+                except (Failure, ObjectTooLargeError):
                     raise
                 except MemoryError as error:
                     raise ResourceError(

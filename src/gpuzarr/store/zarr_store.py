@@ -28,6 +28,7 @@ from gpuzarr.redact import redact
 from gpuzarr.store.base import Buffer, ByteStore, Listing
 from gpuzarr.store.forks import check_same_process
 from gpuzarr.store.keys import check_key, check_prefix, join
+from gpuzarr.store.limited import ObjectTooLargeError
 from gpuzarr.store.options import StoreOptions
 from gpuzarr.store.ranges import check_range, coalesce, cut
 from gpuzarr.store.retry import Failure, classify, run
@@ -117,6 +118,26 @@ class ZarrByteStore:
     def get(self, key: str) -> Buffer | None:
         """See `ByteStore.get`."""
         return self._get(check_key(key, self._label), None)
+
+    def get_at_most(self, key: str, most: int) -> Buffer | None:
+        """See `gpuzarr.store.limited.get_at_most`: files of fsspec are asked for a range, others make their own objects."""
+        check_key(key, self._label)
+        if not isinstance(self.zarr_store, FsspecStore):
+            return self._get(key, None)
+        if self._sizes_first:
+            size = self.size(key)
+            if size is not None and size > most:
+                raise ObjectTooLargeError(size)
+            return None if size is None else self._get(key, None)
+        try:
+            data = self._get(key, RangeByteRequest(0, most + 1))
+        except StoreError:
+            if self.size(key) != 0:  # servers have no ranges of an empty object
+                raise
+            return b""
+        if data is not None and len(data) > most:
+            raise ObjectTooLargeError(self.size(key) or len(data))
+        return data
 
     def get_range(self, key: str, start: int, length: int) -> Buffer | None:
         """See `ByteStore.get_range`."""

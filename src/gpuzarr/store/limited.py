@@ -1,0 +1,47 @@
+"""Reading an object that may be a trap: nothing much larger than expected is ever held in memory."""
+
+from __future__ import annotations
+
+from gpuzarr.store.base import Buffer, ByteStore
+
+__all__ = ["ObjectTooLargeError", "get_at_most"]
+
+
+class ObjectTooLargeError(Exception):
+    """An object is larger than the caller takes; internal, as the caller knows what the limit is for.
+
+    Parameters
+    ----------
+    nbytes
+        Its size, as far as it is known.
+    """
+
+    def __init__(self, nbytes: int) -> None:
+        super().__init__(nbytes)
+        self.nbytes = nbytes
+
+
+def get_at_most(store: ByteStore, key: str, most: int) -> Buffer | None:
+    """The whole object, None if there is none; its size is known before its bytes where the store can tell.
+
+    Asked for first where that costs no round trip. Other stores may have a ``get_at_most(key, most)`` of their own, which
+    takes one request: the size is in the head of the reply, or a range is asked for.
+
+    Raises
+    ------
+    ObjectTooLargeError
+        It has more than ``most`` bytes.
+    StoreError
+        Reading failed.
+    """
+    if store.is_local:
+        nbytes = store.size(key)
+        if nbytes is None:
+            return None
+        if nbytes > most:
+            raise ObjectTooLargeError(nbytes)
+    limited = None if store.is_local else getattr(store, "get_at_most", None)
+    data: Buffer | None = store.get(key) if limited is None else limited(key, most)
+    if data is not None and len(data) > most:
+        raise ObjectTooLargeError(len(data))
+    return data
