@@ -207,6 +207,7 @@ class CachedDataset(Dataset):
                 column.chain,
                 statistics,
                 chunks=caches.chunks,
+                on_device=caches.on_device,
                 indexes=indexes,
                 token=token,
                 verify=verifier(column.array),

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gpuzarr.backends.byte_cache import ByteCache, Entry, Ticket
+from gpuzarr.backends.device_chunks import DeviceChunks
 from gpuzarr.backends.freshness import QueryView
 from gpuzarr.codecs import CodecChain
 from gpuzarr.codecs.sharding import ShardIndex
@@ -59,8 +60,8 @@ class CachedChunkReader(ChunkReader):
         The store as the query sees it.
     array, chain, statistics, indexes, verify
         As for `ChunkReader`.
-    chunks
-        Decoded chunks of the backend.
+    chunks, on_device
+        Decoded chunks of the backend, in host memory and in device memory.
     """
 
     def __init__(
@@ -73,17 +74,27 @@ class CachedChunkReader(ChunkReader):
         chunks: ByteCache,
         indexes: IndexCache | None,
         token: tuple[Any, ...],
+        on_device: ByteCache | None = None,
         verify: Callable[[], None] | None = None,
     ) -> None:
         super().__init__(view.store, array, chain, statistics, indexes=indexes, verify=verify)
         self._view = view
         self._chunks = chunks
         self._token = token
+        self._on_device = on_device
         self.is_cached = chain.chunk_nbytes <= min(MAX_CACHED_CHUNK, chunks.max_bytes // 4)
 
     def holds(self, indices: Int64Array) -> bool:
         """Whether all these chunks were in the cache a moment ago."""
         return self.is_cached and all(self._chunks.peek((self._token, tuple(i))) is not None for i in indices.tolist())
+
+    @property
+    def kept_on_device(self) -> DeviceChunks | None:
+        """See `ChunkReader.kept_on_device`."""
+        cache, nbytes = self._on_device, self._chain.chunk_nbytes
+        if cache is None or not 0 < nbytes <= min(MAX_CACHED_CHUNK, cache.max_bytes // 4):
+            return None
+        return DeviceChunks(self._view, cache, self._token)
 
     def read(
         self,

@@ -38,7 +38,7 @@ class StatisticsReport(dict[str, Any]):
 
 
 class Caches:
-    """Decoded coordinates, decoded chunks and shard indexes, each with a budget of its own.
+    """Decoded coordinates, decoded chunks (in host and in device memory) and shard indexes, each with a budget of its own.
 
     Parameters
     ----------
@@ -53,6 +53,7 @@ class Caches:
         self.coordinates = ByteCache(options.coord_cache_bytes, options.coord_cache_max_entries)
         self.chunks = ByteCache(options.var_cache_bytes, options.var_cache_max_entries)
         self.indexes = ByteCache(options.index_cache_bytes)
+        self.on_device = ByteCache(options.device_cache_bytes)
         self.gates = IndexCache()
         self._sources: dict[str, tuple[tuple[tuple[str, Any], ...], float]] = {}
         self._lock = threading.Lock()
@@ -90,12 +91,17 @@ class Caches:
 
     def clear_chunks(self) -> None:
         """Forget coordinates, chunks and indexes."""
-        for cache in (self.coordinates, self.chunks, self.indexes):
+        for cache in (self.coordinates, self.chunks, self.indexes, self.on_device):
             cache.clear()
 
     def report(self, *, has_metadata: bool) -> StatisticsReport:
         """Counters of all caches."""
-        caches = {"coordinates": self.coordinates, "variables": self.chunks, "indexes": self.indexes}
+        caches = {
+            "coordinates": self.coordinates,
+            "variables": self.chunks,
+            "indexes": self.indexes,
+            "device": self.on_device,
+        }
         figures = {name: cache.statistics() for name, cache in caches.items()}
         return StatisticsReport(
             coord_entries=figures["coordinates"].entries,

@@ -11,7 +11,7 @@ from gpuzarr.errors import RequestError
 
 __all__ = ["BackendOptions"]
 
-_BYTES = ("coord_cache_bytes", "var_cache_bytes", "index_cache_bytes")
+_BYTES = ("coord_cache_bytes", "var_cache_bytes", "index_cache_bytes", "device_cache_bytes")
 _ENTRIES = ("coord_cache_max_entries", "var_cache_max_entries")
 
 
@@ -27,6 +27,9 @@ class BackendOptions:
         Accepted and not needed: which indices of a coordinate a filter keeps is looked up in its values, sorted or not.
     coord_cache_bytes, var_cache_bytes, index_cache_bytes
         Bytes kept at most of decoded coordinates, decoded chunks of variables, and shard indexes. 0 keeps nothing.
+    device_cache_bytes
+        Bytes of device memory kept at most of decoded chunks, for scans with ``device="cuda"``. They are given up when a
+        scan finds no device memory. 0 keeps nothing.
     max_age
         Seconds for which what was read is believed without asking the store whether it changed; None: until the caches
         are cleared. Local files are looked up at every use, whatever this says, and an Icechunk snapshot never changes.
@@ -42,6 +45,7 @@ class BackendOptions:
     coord_cache_bytes: int = 1 << 28
     var_cache_bytes: int = 1 << 29
     index_cache_bytes: int = 1 << 26
+    device_cache_bytes: int = 1 << 30
     max_age: float | None = 60.0
     max_scans: int = 16
     codec_aliases: Mapping[str, str] | None = field(default=None)

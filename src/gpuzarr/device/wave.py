@@ -76,7 +76,7 @@ class WaveDevice(HostDevice):
         self.runtime = runtime
         self.pinned = pinned if pinned is not None else PinnedPool(runtime)
         self.finish = finish
-        self.gate = MemoryGate()
+        self.gate = MemoryGate(self._make_room)
         self.wave_nbytes = max(1, budget // in_flight)
         self.scheduler = WaveScheduler(
             runtime,
@@ -141,6 +141,11 @@ class WaveDevice(HostDevice):
     def fail(self, error: BaseException) -> None:
         self.gate.close()
         super().fail(error)
+
+    def _make_room(self) -> bool:
+        """Give up the chunks that are kept on the device for later scans; whether there were any."""
+        kept = (column.source.reader.kept_on_device for column in self.columns.values())
+        return any(chunks.make_room() for chunks in kept if chunks is not None)
 
     # -- gathering -----------------------------------------------------------------------------------------------
 

@@ -15,6 +15,7 @@ from gpuzarr.device.wave_source import WaveSource
 from gpuzarr.errors import ChunkError, GpuzarrError, Kind
 from gpuzarr.reader.fetch_plan import ChunkFetch
 from gpuzarr.reader.groups import ChunkGroup
+from gpuzarr.reader.kept import Keep
 from gpuzarr.store.local import LocalByteStore
 
 __all__ = ["MISSING", "ChunkRequest", "FetchedChunk", "Part", "Slot", "fetch"]
@@ -94,6 +95,8 @@ class FetchedChunk:
         Its bytes in the arena; empty for a chunk that came decoded.
     decoded
         The chunk's bytes as they go to the device, where only the host could make them.
+    keep
+        Keeps the decoded chunk for later scans in a place; None where nobody does.
     """
 
     column: WaveSource
@@ -103,6 +106,7 @@ class FetchedChunk:
     needed: tuple[int, int]
     parts: list[Part] = field(default_factory=list)
     decoded: Bytes | None = None
+    keep: Keep | None = None
 
 
 def fetch(
@@ -118,10 +122,15 @@ def fetch(
         Reading failed, or a chunk is missing and that is an error.
     """
     column, source = request.column, request.column.source
+    kept = source.reader.kept_on_device
+    keep = None if kept is None else kept.reading(request.group.key)
 
     def receive(key: str, found: ChunkFetch, pieces: list[Bytes]) -> None:
         box = None if request.boxes is None else request.boxes[found.position]
         chunk = FetchedChunk(column, request.slots[found.position], key, found.span[0], _needed(column, box))
+        if keep is not None:
+            index = tuple(request.indices[found.position].tolist())
+            chunk.keep = keep(index)
         try:
             parts = found.parts(pieces)
             if arena.device is not None:
@@ -143,6 +152,8 @@ def fetch(
     if isinstance(store, LocalByteStore):
         payload = ArenaPayload(store, arena, files, source.array.path)
     source.reader.fetch(request.group, request.indices, receive, missing, boxes=request.boxes, payload=payload)
+    if kept is not None:
+        kept.check()  # after reading: it may have met a change
 
 
 def _check_sizes(column: WaveSource, parts: list[tuple[int, int, Bytes]]) -> None:

@@ -28,6 +28,7 @@ from gpuzarr.device.runtime import Stream
 from gpuzarr.device.shared_chunks import SharedChunks
 from gpuzarr.device.wave_fetch import ChunkRequest
 from gpuzarr.device.wave_frame import DeviceColumn, DeviceFrame, download, series
+from gpuzarr.device.wave_kept import without_kept
 from gpuzarr.device.wave_load import COUNTERS_NBYTES, ColumnBuffers, DeviceRows, WaveLoad
 from gpuzarr.device.wave_schedule import waves
 from gpuzarr.device.wave_source import WaveSource
@@ -139,7 +140,7 @@ class WaveJob(FrameJob):
                 continue
             load = new(column)
             requests = needed(source)
-            fetches += chunk_requests(column, requests, load, unit_of)
+            fetches += chunk_requests(column, requests, load, unit_of, device)
             self.on_device[path] = load
             loads.append(load)
             waits.append(load.done)
@@ -396,21 +397,40 @@ class WaveJob(FrameJob):
 
 
 def chunk_requests(
-    column: WaveSource, requests: Requests, load: WaveLoad, unit_of: Callable[[Any], int]
+    column: WaveSource,
+    requests: Requests,
+    load: WaveLoad,
+    unit_of: Callable[[Any], int],
+    device: WaveDevice | None = None,
 ) -> list[ChunkRequest]:
-    """What to fetch for a load, object by object; tells the load which chunks it waits for."""
+    """What to fetch for a load, object by object; tells the load which chunks it waits for.
+
+    Parameters
+    ----------
+    device
+        Where chunks of earlier scans may be kept; they are announced instead.
+    """
     out: list[ChunkRequest] = []
     reader = column.source.reader
+    kept = reader.kept_on_device if device is not None else None
+
+    def add(indices: np.ndarray, boxes: np.ndarray | None, slots: list[Future[Any]]) -> None:
+        for group in reader.groups(indices):
+            left = group
+            if kept is not None and device is not None:
+                left = without_kept(kept, id(device.runtime), group, indices, slots)
+                device.statistics.add(chunks_cached=len(group.positions) - len(left.positions))
+            if len(left.positions):  # what is kept is kept whole
+                out.append(ChunkRequest(column, left, indices, boxes if kept is None else None, slots))
+
     for index, place, slot in requests.shared:
         load.needs(unit_of(place), index, slot)
     if requests.claims:
         indices, boxes = claimed_boxes(column.source, requests.claims)
-        slots = [slot for _, slot in requests.claims]
-        out += [ChunkRequest(column, group, indices, boxes, slots) for group in reader.groups(indices)]
+        add(indices, boxes, [slot for _, slot in requests.claims])
     if len(requests.own):
-        slots = [Future() for _ in requests.places]
+        slots: list[Future[Any]] = [Future() for _ in requests.places]
         for row, place, slot in zip(requests.own.tolist(), requests.places, slots, strict=True):
             load.needs(unit_of(place), tuple(row), slot)
-        groups = reader.groups(requests.own)
-        out += [ChunkRequest(column, group, requests.own, requests.boxes, slots) for group in groups]
+        add(requests.own, requests.boxes, slots)
     return out

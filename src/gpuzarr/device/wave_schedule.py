@@ -18,6 +18,7 @@ from gpuzarr.device.runtime import Bytes, DeviceMemoryError, Runtime, Stream
 from gpuzarr.device.wave_arena import DeviceArena, HostArena, device_arena_nbytes, fits_device_arena
 from gpuzarr.device.wave_decode import DecodedWave, decode
 from gpuzarr.device.wave_fetch import ChunkRequest, FetchedChunk, fetch
+from gpuzarr.device.wave_kept import keep_copies
 from gpuzarr.errors import Kind, ResourceError, ScanCancelled
 from gpuzarr.statistics import ScanStatistics
 from gpuzarr.store.local import LocalByteStore
@@ -98,9 +99,16 @@ def waves(frame: int, requests: Iterable[ChunkRequest], most: int, *, apart: boo
 
 
 class MemoryGate:
-    """Lets work that ran out of device memory wait until other work has given some back."""
+    """Lets work that ran out of device memory wait until other work has given some back.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    make_room
+        Gives up what is kept for later scans; whether there was anything.
+    """
+
+    def __init__(self, make_room: Callable[[], bool] = lambda: False) -> None:
+        self.make_room = make_room
         self._changed = threading.Condition()
         self._depth = threading.local()
         self._working = self._epoch = 0
@@ -150,6 +158,8 @@ class MemoryGate:
                     return work()
                 except DeviceMemoryError as shortage:
                     needed, free = shortage.needed, shortage.free
+                if self.make_room():
+                    continue
                 alone = 0 if self._wait(epoch) else alone + 1
                 if alone >= RETRIES:
                     raise ResourceError(
@@ -306,6 +316,9 @@ class WaveScheduler:
                 self._decode_once(chunks, arena, direct)
                 return
             except DeviceMemoryError:
+                if self.gate.make_room():
+                    self._decode_some(chunks, arena, direct)
+                    return
                 self.halved += 1
             middle = len(chunks) // 2
             self._decode_some(chunks[:middle], arena, direct)
@@ -319,14 +332,19 @@ class WaveScheduler:
         try:
             with self.runtime.stage("decode"):
                 wave = decode(chunks, arena, self.runtime, self._pinned, stream, self._run_all, direct)
+                copies = keep_copies(chunks, wave.slots, self.runtime, self._pinned, stream)
                 stream.synchronize()
             wave.release()
+            copies.release()
         finally:
             self._give(stream)
         self._count(chunks, wave)
-        for chunk, slot in zip(chunks, wave.slots, strict=True):
+        for position, (chunk, slot) in enumerate(zip(chunks, wave.slots, strict=True)):
+            kept = copies.slots.get(position)
+            if kept is not None and chunk.keep is not None:
+                chunk.keep(id(self.runtime), kept, chunk.column.nbytes)
             if not chunk.slot.done():
-                chunk.slot.set_result(slot)
+                chunk.slot.set_result(slot if kept is None else kept)
 
     def _count(self, chunks: list[FetchedChunk], wave: DecodedWave) -> None:
         for chunk in chunks:

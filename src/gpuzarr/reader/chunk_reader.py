@@ -15,6 +15,7 @@ from gpuzarr.errors import ChunkError, GpuzarrError
 from gpuzarr.metadata.model import ArrayMetadata
 from gpuzarr.reader.fetch_plan import ChunkFetch, FetchPlanner
 from gpuzarr.reader.groups import ChunkGroup, group_chunks
+from gpuzarr.reader.kept import KeptChunks
 from gpuzarr.reader.needs import NeedsMemory
 from gpuzarr.reader.requests import ObjectRequests, Payload, request_count
 from gpuzarr.reader.shard_index import IndexCache, ShardLocator
@@ -69,6 +70,11 @@ class ChunkReader:
         self._needs = NeedsMemory(chain, self._requests.costs)
         self._indexes = indexes if indexes is not None else IndexCache()
         self._billed_indexes = IndexCache()
+
+    @property
+    def kept_on_device(self) -> KeptChunks | None:
+        """Chunks that a device may keep; None where nothing outlives a scan, or a chunk is too large to be kept."""
+        return None
 
     @property
     def store(self) -> ByteStore:
