@@ -34,18 +34,36 @@ TASK_BYTES = 2**20
 """Small chunks of a local store are put together until a task decodes about this much."""
 
 
-class Scratch(threading.local):
-    """One buffer per thread for chunks that are decoded only to be copied out of."""
+class Scratch:
+    """Buffers for chunks that are decoded only to be copied out of: as many as there are decoded at a time.
+
+    A buffer belongs to a thread until it is given back, so that threads that wait for a store hold none.
+    """
 
     def __init__(self) -> None:
-        self._buffer = np.empty(0, np.uint8)
+        self._own = threading.local()
+        self._free: list[np.ndarray] = []
 
     def array(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray:
         """Uninitialised array; the next call in the same thread overwrites it."""
         nbytes = math.prod(shape) * dtype.itemsize
-        if self._buffer.nbytes < nbytes:
-            self._buffer = np.empty(nbytes, np.uint8)
-        return self._buffer[:nbytes].view(dtype).reshape(shape)
+        buffer: np.ndarray | None = getattr(self._own, "buffer", None)
+        if buffer is None:
+            try:
+                buffer = self._free.pop()  # the one that was used last
+            except IndexError:
+                buffer = np.empty(nbytes, np.uint8)
+        if buffer.nbytes < nbytes:
+            buffer = np.empty(nbytes, np.uint8)
+        self._own.buffer = buffer
+        return buffer[:nbytes].view(dtype).reshape(shape)
+
+    def give_back(self) -> None:
+        """Nothing of this thread's array is needed any more."""
+        buffer = getattr(self._own, "buffer", None)
+        if buffer is not None:
+            self._own.buffer = None
+            self._free.append(buffer)
 
 
 class ChunkedColumn:
@@ -387,6 +405,7 @@ def begin_full(
         if raw is not None and cells is not None and not source.nullable and raw.ctypes.data == cells.ctypes.data:
             return  # decoded in place
         source.put(raw, tuple(at[position].tolist()), part, load.windows[number])
+        scratch.give_back()
 
     return load, tasks + chunk_tasks(source, at, boxes, put, offer, together=together), waits
 
@@ -436,6 +455,7 @@ def begin_rows(
 
         def put(position: int, raw: np.ndarray | None) -> None:
             load.put(raw, tuple(at[position].tolist()), wanted[position])
+            scratch.give_back()
 
         def offer(_: int) -> np.ndarray | None:
             return scratch.array(shape, source.array.dtype.numpy) if source.fixed else None
