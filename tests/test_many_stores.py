@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 import time
 from pathlib import Path
@@ -16,7 +17,7 @@ from support_counting import CountingStore
 from support_stores import MemoryStore
 
 import gpuzarr
-from gpuzarr.errors import MetadataError, NotFoundError, PlanLimitError, RequestError
+from gpuzarr.errors import GpuzarrError, MetadataError, NotFoundError, PlanLimitError, RequestError
 
 MODELS = ["a", "a", "b", "b", None]
 MEMBERS = [1, 2, 1, 2, 3]
@@ -163,6 +164,75 @@ def test_a_thousand_stores_are_planned_in_a_second(paths: list[Path]) -> None:
     picked = lf.filter(pl.col("number") == 777).collect()
     assert time.perf_counter() - begin < 1.0
     assert picked.height == 5 * 4 * 5
+
+
+@pytest.mark.parametrize(
+    "layout", [{}, {"zarr_format": 2}, {"consolidated": False}, {"zarr_format": 2, "consolidated": False}]
+)
+def test_alike_stores_are_opened_by_their_documents(layout: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """One is taken apart; of the others documents are compared, and only what they say differs is told apart."""
+    from gpuzarr.many import openings
+
+    stores = []
+    for i in range(6):
+        keys = objects(seed=i, shape=(3, 4, 5), **layout)
+        for name in (".zattrs", ".zmetadata", "zarr.json"):
+            if name in keys:
+                document = json.loads(keys[name])
+                holder = document if name == "zarr.json" else document.get("metadata", {})
+                own = (
+                    document
+                    if name == ".zattrs"
+                    else holder.setdefault("attributes" if name == "zarr.json" else ".zattrs", {})
+                )
+                own["tracking_id"] = f"{i}" * (i + 1)
+                keys[name] = json.dumps(document).encode()
+        if i == 4:  # other times: read with the first one's attributes, they would be wrong
+            for name in [
+                n for n in keys if n.endswith(("time/.zattrs", "time/zarr.json", ".zmetadata")) or n == "zarr.json"
+            ]:
+                keys[name] = _a_year_later(name, keys[name])
+        stores.append(CountingStore(MemoryStore(keys, is_local=i != 5)))
+    taken_apart = []
+    build = openings.build_table
+    monkeypatch.setattr(openings, "build_table", lambda *a, **k: taken_apart.append(k["store_label"]) or build(*a, **k))
+    lf = gpuzarr.scan_zarr(stores, variables=["t2m", "pr"])
+    got = lf.collect()
+    assert len(taken_apart) == 2
+    documents = ("zarr.json", ".zarray", ".zattrs", ".zgroup", ".zmetadata")
+    read = [r.key for r in stores[5].requests if r.method == "get" and r.key.endswith(documents)]
+    assert len(read) == len(set(read)) > 0  # of a remote one, each document is read once
+    parts = [expected(i, (3, 4, 5)) for i in range(6)]
+    parts[4] = parts[4].with_columns(pl.col("time").dt.offset_by("366d"))
+    assert same(got.slice(240, 60), parts[4])
+    assert got.equals(pl.concat([gpuzarr.scan_zarr(s, variables=["t2m", "pr"]).collect() for s in stores]))
+
+
+def _a_year_later(name: str, data: bytes) -> bytes:
+    """The document with times that count from another day."""
+    document, units = json.loads(data), "days since 2021-01-01"
+    if name.endswith(".zmetadata"):
+        document["metadata"]["time/.zattrs"]["units"] = units
+    elif name == "zarr.json" and "consolidated_metadata" in document:
+        document["consolidated_metadata"]["metadata"]["time"]["attributes"]["units"] = units
+    elif name.endswith("time/.zattrs"):
+        document["units"] = units
+    elif name.endswith("time/zarr.json"):
+        document["attributes"]["units"] = units
+    return json.dumps(document).encode()
+
+
+def test_times_that_do_not_fit_are_an_error(tmp_path: Path) -> None:
+    """The same documents, but other values: they would need another unit than the first store's."""
+    first, late = (folder(tmp_path / name, names=("t2m",)) for name in ("first.zarr", "late.zarr"))
+    zarr.open_group(str(late), mode="r+")["time"][...] = np.arange(12) + 200_000
+    lf = gpuzarr.scan_zarr([first, late])
+    with pytest.raises((GpuzarrError, pl.exceptions.ComputeError), match=r"late\.zarr"):
+        lf.collect()
+    with pytest.raises((GpuzarrError, pl.exceptions.ComputeError), match=r"time_unit"):
+        lf.collect()
+    assert gpuzarr.scan_zarr([first, late], time_unit="us").collect().height == 2 * 720
+    assert gpuzarr.scan_zarr([late, late]).collect_schema()["time"] == pl.Datetime("us")
 
 
 def test_stores_that_do_not_fit_are_named(paths: list[Path], tmp_path: Path) -> None:

@@ -241,16 +241,6 @@ def test_predicates_travel_exactly(lf: pl.LazyFrame) -> None:
         assert_frame_equal(rows_of(copy), lf.filter(predicate).collect(), check_exact=True)
 
 
-def test_tables_of_many_stores_are_read_whole(grid: Path) -> None:
-    many = gpuzarr.scan_zarr([str(grid), str(grid)])
-    _, (scan,) = plan(many.filter(BOX).select("rain"))
-    assert scan.predicate is not None  # the engine filters
-    chunks, _ = scan.options[0](scan.options[1], None, None, None)
-    assert pl.concat(list(chunks)).height == many.select(pl.len()).collect().item()
-    with pytest.raises(gpuzarr.errors.RequestError, match="many stores"):
-        gpuzarr.explain(many.filter(BOX), engine="gpu")
-
-
 @pytest.mark.filterwarnings("ignore::polars.exceptions.PolarsInefficientMapWarning")
 def test_queries_that_the_engine_refuses_run_on_the_cpu(lf: pl.LazyFrame) -> None:
     """A refused query is run by a CPU engine as a whole: through the unbound source, which is then right as ever."""

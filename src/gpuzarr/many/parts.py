@@ -57,6 +57,7 @@ class Part:
         stores = query.stores
         opened = stores.open(number)
         refuse_fork(opened)
+        self.number = number
         self.row = stores.partitions.slice(number, 1)
         dataset = with_constants(opened, self.row)
         if progress is not None:

@@ -32,6 +32,9 @@ class _Partitions:
         """One value per store."""
         return self._frame[column]
 
+    def ordered(self, column: str) -> None:
+        """Not looked into: stores are few."""
+
 
 @dataclass(frozen=True)
 class Query:

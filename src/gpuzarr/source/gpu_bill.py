@@ -7,7 +7,7 @@ from typing import Any
 
 import polars as pl
 
-from gpuzarr.errors import EnvironmentLacksError, RequestError
+from gpuzarr.errors import EnvironmentLacksError
 from gpuzarr.source import gpu_hook
 from gpuzarr.source.tracing import TracedScan
 
@@ -20,8 +20,8 @@ class GpuScan:
 
     Attributes
     ----------
-    frames
-        Chunks that the engine is told to expect.
+    frames, stores
+        Chunks that the engine is told to expect, of so many stores together.
     left
         Parts of the filter that the engine evaluates, by name.
     on_device
@@ -32,6 +32,7 @@ class GpuScan:
     frames: int
     left: tuple[str, ...]
     on_device: bool
+    stores: int = 1
 
     @property
     def device(self) -> tuple[str, str]:
@@ -46,7 +47,8 @@ class GpuScan:
     @property
     def notes(self) -> tuple[str, ...]:
         """What a bill says besides."""
-        out = [f"GPU engine: {self.frames:,} frame{'' if self.frames == 1 else 's'}"]
+        together = "" if self.stores == 1 else f" of {self.stores:,} stores together"
+        out = [f"GPU engine: {self.frames:,} frame{'' if self.frames == 1 else 's'}{together}"]
         if self.left:
             out.append(
                 f"filter left to the engine: {', '.join(self.left)} has no counterpart in the scan, and prunes nothing"
@@ -63,8 +65,6 @@ def gpu_scans(lf: pl.LazyFrame, engine: pl.GPUEngine | None = None) -> tuple[lis
     ------
     EnvironmentLacksError
         The libraries of the GPU engine are missing, or the hook cannot be installed.
-    RequestError
-        The query scans a table of many stores, into which nothing is pushed.
     """
     try:
         import cudf_polars  # noqa: F401
@@ -77,7 +77,7 @@ def gpu_scans(lf: pl.LazyFrame, engine: pl.GPUEngine | None = None) -> tuple[lis
     from cudf_polars.dsl.traversal import traversal
 
     from gpuzarr.source.gpu_source import reads_on_device
-    from gpuzarr.source.gpu_translate import bound_source, reads_unbound
+    from gpuzarr.source.gpu_translate import bound_source
 
     gpu_hook.install()
     if not gpu_hook.installed():
@@ -92,13 +92,8 @@ def gpu_scans(lf: pl.LazyFrame, engine: pl.GPUEngine | None = None) -> tuple[lis
     out = []
     for node in traversal([root]):
         source = bound_source(node)
-        if source is None and reads_unbound(node):
-            raise RequestError(
-                "The GPU engine hands neither filter nor columns of a filter to tables of many stores, so it reads more than "
-                "explain would say. Explain the query without engine=, or scan one store."
-            )
         if source is not None:
-            on_device = reads_on_device(source.dataset.options.device)
-            share, dataset, statistics = source.open(node.options[1], on_device=on_device, guarded=False)
-            out.append(GpuScan(TracedScan(dataset, share.plan, statistics), share.count, source.left, on_device))
+            on_device = reads_on_device(source.device)
+            frames, planned = source.planned(node.options[1], on_device=on_device)
+            out += [GpuScan(scan, frames, source.left, on_device, len(planned)) for scan in planned]
     return out, None

@@ -119,7 +119,7 @@ def _translators() -> dict[type, Callable[..., Any]]:
     from cudf_polars.streaming.rank_aware_source import RankAwareSource
 
     from gpuzarr.source import gpu_translate
-    from gpuzarr.source.gpu_source import BoundSource
+    from gpuzarr.source.gpu_source import Bound
 
     registry, nodes = translate._translate_ir, translate.plrs._ir_nodes  # noqa: SLF001  # what issue 22917 asks for
     ours = {nodes.PythonScan: gpu_translate.scan, nodes.SimpleProjection: gpu_translate.projection}
@@ -127,7 +127,7 @@ def _translators() -> dict[type, Callable[..., Any]]:
     for original in originals.values():
         if original is registry.dispatch(object):
             raise LookupError("a plan node without a translator")
-    RankAwareSource.register(BoundSource)
+    RankAwareSource.register(Bound)
 
     def with_original(function: Callable[..., Any], original: Callable[..., Any]) -> Callable[..., Any]:
         return lambda node, translator, schema: function(node, translator, schema, original)

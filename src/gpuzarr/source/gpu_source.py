@@ -9,7 +9,8 @@ may be asked for from different threads, and several calls may run at once.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar
@@ -19,21 +20,28 @@ import polars as pl
 from gpuzarr.device.base import Device
 from gpuzarr.errors import EnvironmentLacksError
 from gpuzarr.plan.model import FRAME_ROWS, Frame, ScanPlan
-from gpuzarr.plan.ranks import frame_count, shares
+from gpuzarr.plan.ranks import Run, frame_count
 from gpuzarr.probe import require_cuda
 from gpuzarr.source.dataset import Dataset
 from gpuzarr.source.polars_source import refuse_fork
-from gpuzarr.source.tracing import Trace
+from gpuzarr.source.tracing import Trace, TracedScan
 from gpuzarr.statistics import ScanStatistics
 
 __all__ = [
     "DEFAULT_FRAME_BYTES",
+    "Bound",
     "BoundSource",
     "FrameSource",
     "ScanFunction",
     "Share",
+    "device_chunks",
+    "frame_rows",
+    "host_chunks",
+    "nbytes_of",
+    "reads_on_device",
     "row_nbytes",
     "share_of_rank",
+    "share_of_tiles",
 ]
 
 DEFAULT_FRAME_BYTES = 2**29
@@ -79,8 +87,12 @@ class FrameSource(Protocol):
 
 def row_nbytes(plan: ScanPlan) -> int:
     """Bytes of a row of the output on the device; an estimate for strings."""
-    sizes = [_nbytes(plan.table.schema[name]) for name in plan.projection]
-    return max(1, sum(sizes))
+    return nbytes_of(plan.table.schema[name] for name in plan.projection)
+
+
+def nbytes_of(dtypes: Iterable[Any]) -> int:
+    """Bytes of a row of columns of some types, at least 1."""
+    return max(1, sum(map(_nbytes, dtypes)))
 
 
 _FOUR = (pl.Int32, pl.UInt32, pl.Float32, pl.Date)
@@ -99,8 +111,17 @@ def _nbytes(dtype: Any) -> int:
 
 def share_of_rank(plan: ScanPlan, rank: int, nranks: int, frame_bytes: int) -> Share:
     """What one of several ranks reads, in frames of about ``frame_bytes`` bytes of output before filtering."""
-    start, stop = shares(plan, nranks)[rank]
-    rows = min(MAX_ROWS, max(FRAME_ROWS, frame_bytes // row_nbytes(plan)))
+    ((start, stop),) = Run([plan]).share(rank, nranks)
+    return share_of_tiles(plan, start, stop, frame_rows(frame_bytes, row_nbytes(plan)))
+
+
+def frame_rows(frame_bytes: int, nbytes: int) -> int:
+    """Rows of a frame of a size, ``nbytes`` each."""
+    return min(MAX_ROWS, max(FRAME_ROWS, frame_bytes // nbytes))
+
+
+def share_of_tiles(plan: ScanPlan, start: int, stop: int, rows: int) -> Share:
+    """Some tiles of a plan in frames of about so many rows."""
     return Share(plan, start, stop, rows, frame_count(plan, start, stop, rows_wanted=rows, rows_most=rows))
 
 
@@ -180,11 +201,57 @@ def reads_on_device(device: str) -> bool:
     return device != "cpu"
 
 
-@dataclass(frozen=True, eq=False)
-class BoundSource:
+class Bound(ABC):
     """A scan of one query on the GPU engine, with what the plan pushed into it; picklable.
 
     A virtual subclass of ``cudf_polars.streaming.rank_aware_source.RankAwareSource``: `gpuzarr.source.gpu_hook` registers it.
+
+    Attributes
+    ----------
+    left
+        Parts of the query's filter that the scan does not apply and that the engine evaluates, by name.
+    """
+
+    left: tuple[str, ...]
+
+    def __call__(
+        self,
+        with_columns: list[str] | None,
+        predicate: None = None,
+        n_rows: None = None,
+        batch_size: None = None,
+        rank: int = 0,
+        nranks: int = 1,
+    ) -> Any:
+        """Chunks of one rank, as ``SizedChunks``. The engine gives neither predicate nor row limit: they are bound."""
+        from cudf_polars.streaming.rank_aware_source import SizedChunks
+
+        count, chunks = self.read(with_columns, rank, nranks, on_device=reads_on_device(self.device))
+        return SizedChunks(count, chunks)
+
+    def output_duplicated(self, rank: int = 0, nranks: int = 1) -> bool:
+        """Ranks read different rows."""
+        return False
+
+    @property
+    @abstractmethod
+    def device(self) -> str:
+        """``device=`` of the scan."""
+
+    @abstractmethod
+    def read(
+        self, with_columns: list[str] | None, rank: int, nranks: int, *, on_device: bool
+    ) -> tuple[int, Iterator[Any]]:
+        """How many chunks a rank reads, and these."""
+
+    @abstractmethod
+    def planned(self, with_columns: list[str] | None, *, on_device: bool) -> tuple[int, list[TracedScan]]:
+        """How many chunks a single rank would read, and the scans that they come from; reads coordinates at most."""
+
+
+@dataclass(frozen=True, eq=False)
+class BoundSource(Bound):
+    """The scan of one table.
 
     Parameters
     ----------
@@ -210,22 +277,23 @@ class BoundSource:
     trace: Trace | None = field(default=None, compare=False)
     chunks: FrameSource | None = None
 
-    def __call__(
-        self,
-        with_columns: list[str] | None,
-        predicate: None = None,
-        n_rows: None = None,
-        batch_size: None = None,
-        rank: int = 0,
-        nranks: int = 1,
-    ) -> Any:
-        """Chunks of one rank, as ``SizedChunks``. The engine gives neither predicate nor row limit: they are bound."""
-        from cudf_polars.streaming.rank_aware_source import SizedChunks
+    @property
+    def device(self) -> str:
+        """See `Bound.device`."""
+        return self.dataset.options.device
 
-        on_device = reads_on_device(self.dataset.options.device)
+    def read(
+        self, with_columns: list[str] | None, rank: int, nranks: int, *, on_device: bool
+    ) -> tuple[int, Iterator[Any]]:
+        """See `Bound.read`."""
         share, dataset, statistics = self.open(with_columns, rank, nranks, on_device=on_device)
         chunks = self.chunks if self.chunks is not None else device_chunks if on_device else host_chunks
-        return SizedChunks(share.count, chunks(dataset, share, statistics))
+        return share.count, chunks(dataset, share, statistics)
+
+    def planned(self, with_columns: list[str] | None, *, on_device: bool) -> tuple[int, list[TracedScan]]:
+        """See `Bound.planned`."""
+        share, dataset, statistics = self.open(with_columns, on_device=on_device, guarded=False)
+        return share.count, [TracedScan(dataset, share.plan, statistics)]
 
     def open(
         self,
@@ -248,10 +316,6 @@ class BoundSource:
             frame_bytes = min(frame_bytes, dataset.budget // 4)
         return share_of_rank(plan, rank, nranks, frame_bytes), dataset, statistics
 
-    def output_duplicated(self, rank: int = 0, nranks: int = 1) -> bool:
-        """Ranks read different rows."""
-        return False
-
     def __reduce__(self) -> tuple[Any, ...]:
         return _rebuild, (self.dataset, self.predicate, self.n_rows, self.frame_bytes, self.left, self.chunks)
 
@@ -272,14 +336,14 @@ def _rebuild(
 
 @dataclass(frozen=True)
 class _Cell:
-    cell_contents: BoundSource
+    cell_contents: Bound
 
 
 @dataclass(frozen=True, eq=False)
 class ScanFunction:
     """The scan function of a plan node: cudf-polars 26.10 looks for a source in ``__closure__``; picklable, unlike a closure."""
 
-    io_source: BoundSource
+    io_source: Bound
 
     @property
     def __closure__(self) -> tuple[_Cell, ...]:

@@ -7,36 +7,26 @@ from typing import Any
 
 import polars as pl
 
+from gpuzarr.many.source import ManySource
 from gpuzarr.source.gpu_expressions import Unconvertible, conjuncts, to_polars
 from gpuzarr.source.gpu_literals import CutLiteralError, Nanoseconds, count_whole, cut_leaves, nanoseconds_of
-from gpuzarr.source.gpu_source import DEFAULT_FRAME_BYTES, BoundSource, ScanFunction
+from gpuzarr.source.gpu_many import BoundStores
+from gpuzarr.source.gpu_source import DEFAULT_FRAME_BYTES, Bound, BoundSource, ScanFunction
 from gpuzarr.source.polars_source import ZarrSource
 
-__all__ = ["bound_source", "find_source", "projection", "reads_unbound", "scan"]
+__all__ = ["bound_source", "find_source", "projection", "scan"]
 
 Translate = Callable[[Any, Any, Any], Any]
 
 
-def find_source(scan_function: Any) -> ZarrSource | None:
-    """Our source in a scan function that Polars made."""
-    return next((c for c in _sources(scan_function) if isinstance(c, ZarrSource)), None)
-
-
-def _sources(scan_function: Any) -> list[Any]:
-    """Where Polars keeps the source: an attribute from Polars 2 on, a closure cell before."""
+def find_source(scan_function: Any) -> ZarrSource | ManySource | None:
+    """Our source in a scan function that Polars made: an attribute from Polars 2 on, a closure cell before."""
     cells = getattr(scan_function, "__closure__", None) or ()
-    return [getattr(scan_function, "io_source", None), *(cell.cell_contents for cell in cells)]
+    candidates = [getattr(scan_function, "io_source", None), *(cell.cell_contents for cell in cells)]
+    return next((c for c in candidates if isinstance(c, ZarrSource | ManySource)), None)
 
 
-def reads_unbound(node: Any) -> bool:
-    """Whether a node is a scan of ours into which nothing is pushed: one of many stores."""
-    options = getattr(node, "options", None)
-    if not (isinstance(options, tuple) and options and callable(options[0])) or isinstance(options[0], ScanFunction):
-        return False
-    return any(type(source).__module__.startswith("gpuzarr.") for source in _sources(options[0]))
-
-
-def bound_source(node: Any) -> BoundSource | None:
+def bound_source(node: Any) -> Bound | None:
     """The source of a scan node of the engine, if it is ours."""
     options = getattr(node, "options", None)
     function = options[0] if isinstance(options, tuple) and options else None
@@ -57,6 +47,9 @@ def scan(node: Any, translator: Any, schema: Any, original: Translate) -> Any:
     source = find_source(scan_function) if source_type == "io_plugin" else None
     if source is None or (predicate is not None and predicate[0] != "polars"):
         return original(node, translator, schema)
+    if not schema:  # what becomes of rows without columns is up to the engine
+        raise NotImplementedError("a scan of no column, for the number of its rows")
+    table = source.stores.schema if isinstance(source, ManySource) else source.dataset.table.schema
     pushed: list[pl.Expr] = []
     left: list[str] = []
     remaining: list[Any] = []
@@ -64,20 +57,13 @@ def scan(node: Any, translator: Any, schema: Any, original: Translate) -> Any:
         nanoseconds = _nanoseconds(translator.visitor, predicate[1])
         for part in conjuncts(translator.visitor, predicate[1]):
             try:
-                pushed.append(to_polars(translator.visitor, part, source.dataset.table.schema, nanoseconds))
+                pushed.append(to_polars(translator.visitor, part, table, nanoseconds))
             except Unconvertible as reason:
                 value = _left_to_engine(translator, part, schema, nanoseconds)
                 if value is not None:
                     remaining.append(value)
                     left.append(str(reason))
-    bound = BoundSource(
-        source.dataset,
-        _all(pushed),
-        n_rows,
-        frame_bytes=_frame_bytes(translator),
-        left=tuple(left),
-        trace=source.trace,
-    )
+    bound = _bind(source, _all(pushed), n_rows, _frame_bytes(translator), tuple(left))
     options = (ScanFunction(bound), with_columns, source_type, translator.visitor.get_node())
     return ir.PythonScan(schema, options, _named_conjunction(remaining))
 
@@ -107,6 +93,14 @@ def _narrowed(node: Any, wanted: Any) -> Any:
         return None
     function, _, source_type, index = node.options
     return ir.PythonScan(schema, (function, list(schema), source_type, index), None)
+
+
+def _bind(
+    source: ZarrSource | ManySource, predicate: pl.Expr | None, n_rows: int | None, size: int, left: tuple[str, ...]
+) -> Bound:
+    if isinstance(source, ManySource):
+        return BoundStores(source.stores, predicate, n_rows, size, left, source.trace, source.progress)
+    return BoundSource(source.dataset, predicate, n_rows, size, left, source.trace)
 
 
 def _nanoseconds(visitor: Any, n: int) -> Nanoseconds:
