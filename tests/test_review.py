@@ -164,3 +164,41 @@ def test_dimensions_of_more_tiles_than_memory(tmp_path: Path) -> None:
     assert lf.head(3).collect().rows() == [(0, 0.0), (1, 0.0), (2, 0.0)]
     with pytest.raises(Exception, match=r"plan-limit.*tiles along dimension 'x'"):
         lf.select(pl.len()).collect()
+
+
+def test_links_in_a_store(tmp_path: Path) -> None:
+    """A link into a circle holds nothing; one that leads outside is left out, by name; neither refuses the rest."""
+    outside = zarr.create_array(tmp_path / "outside", data=np.arange(3.0), chunks=(2,))
+    group = zarr.create_group(tmp_path / "s")
+    group.create_array("a", data=np.arange(4.0), chunks=(2,))
+    group.create_group("deep").create_array("b", data=np.arange(5.0), chunks=(2,))
+    (tmp_path / "s" / "itself").symlink_to("itself")
+    (tmp_path / "s" / "deep" / "up").symlink_to(tmp_path / "s")
+    (tmp_path / "s" / "deep" / "here").symlink_to(".")
+    (tmp_path / "s" / "alias").symlink_to(tmp_path / "s" / "deep")
+    assert sorted(gpuzarr.scan_tables(tmp_path / "s")) == ["alias/dim_0", "deep/dim_0", "dim_0"]
+    assert gpuzarr.scan_zarr(tmp_path / "s").collect()["a"].to_list() == [0, 1, 2, 3]
+    (tmp_path / "s" / "far").symlink_to(tmp_path / "outside")
+    with pytest.warns(gpuzarr.GpuzarrWarning, match="'far'.*follow_symlinks"):
+        assert sorted(gpuzarr.scan_tables(tmp_path / "s")) == ["alias/dim_0", "deep/dim_0", "dim_0"]
+    assert outside.shape == (3,)
+
+
+def test_coordinate_of_another_size(tmp_path: Path) -> None:
+    """It labels no row, so it is left out, and never without a word; one that fits another table is no mistake."""
+    group = zarr.create_group(tmp_path / "s")
+
+    def put(name: str, shape: tuple[int, ...], *dims: str) -> None:
+        group.create_array(name, shape=shape, chunks=shape, dtype="f4", dimension_names=dims)
+
+    put("v", (4, 3), "lat", "lon")
+    put("lon", (3,), "lon")
+    assert gpuzarr.scan_zarr(tmp_path / "s").collect_schema().names() == ["lat", "lon", "v"]
+    put("lat", (5,), "lat")
+    for scan in (gpuzarr.scan_zarr, lambda store: gpuzarr.scan_tables(store)["lat_lon"]):
+        with pytest.warns(gpuzarr.GpuzarrWarning, match=r"'lat': It has 5 elements along 'lat', which has 4"):
+            lf = scan(tmp_path / "s")
+        assert lf.select("lat").collect()["lat"].unique().sort().to_list() == [0, 1, 2, 3]
+    put("w", (5,), "lat")
+    assert gpuzarr.scan_tables(tmp_path / "s")["lat"].collect_schema().names() == ["lat", "w"]
+    assert gpuzarr.scan_zarr(tmp_path / "s", variables=["v"]).collect_schema().names() == ["lat", "lon", "v"]

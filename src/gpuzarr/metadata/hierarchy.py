@@ -248,6 +248,10 @@ class _Hierarchy:
             if self._usage.is_exhausted:  # not this child's fault: which one meets it depends on the order of reading
                 raise
             return refusal
+        except StoreError as error:
+            if error.kind is not Kind.KEY_UNSAFE:  # else it is this child alone that must not be read
+                raise
+            return Refusal(error.message, error.kind)
 
     def own_documents(self, path: str, zarr_format: int) -> NodeDocuments | None:
         """See `own_documents`."""

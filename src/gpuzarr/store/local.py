@@ -57,6 +57,18 @@ def _pread(descriptor: int, length: int, start: int) -> bytes:
     return os.read(descriptor, length)
 
 
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    if not entry.is_symlink():
+        return entry.is_dir()
+    try:
+        if not entry.is_dir():
+            return False
+        target, place = os.path.realpath(entry.path), os.path.realpath(os.path.dirname(entry.path))
+    except OSError:  # a link to itself
+        return False
+    return os.path.commonpath((target, place)) != target
+
+
 class LocalByteStore:
     """Files below a directory, key = relative path with ``/``.
 
@@ -171,7 +183,7 @@ class LocalByteStore:
         self._versions.note(key, version)
 
     def list_dir(self, prefix: str) -> Listing:
-        """See `ByteStore.list_dir`."""
+        """See `ByteStore.list_dir`. A link to a folder that it is in, or to itself, is listed as a key: nothing is below it."""
         prefix = check_prefix(prefix, self.label)
         path = self._path(prefix)
         if prefix and not self.options.follow_symlinks:
@@ -181,7 +193,7 @@ class LocalByteStore:
         try:
             with os.scandir(path) as entries:
                 for entry in entries:
-                    (prefixes if entry.is_dir() else keys).append(entry.name)
+                    (prefixes if _is_folder(entry) else keys).append(entry.name)
         except OSError as error:
             if error.errno in _ABSENT:
                 return (), ()

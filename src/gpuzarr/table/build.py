@@ -78,7 +78,7 @@ def build_table(
         table = builder.table(lambda inventory: select(inventory, options))
     except GpuzarrError as error:
         raise error.located(store=store_label) from error.__cause__
-    _report(builder.left_out(table), store_label, on_left_out)
+    _report(builder.left_out(table) | builder.misfits([table]), store_label, on_left_out)
     return table
 
 
@@ -131,7 +131,7 @@ def build_tables(
                 found = {node.name or ROOT_ARRAY_NAME: next(iter(found.values()))}
             for key, table in found.items():
                 tables[f"{relative}/{key}" if relative else key] = table
-            left_out |= builder.left_out(None)
+            left_out |= builder.left_out(None) | builder.misfits(found.values())
         except GpuzarrError as error:
             raise error.located(store=store_label) from error.__cause__
     if not tables:
@@ -234,6 +234,26 @@ class _Builder:
             )
         }
         return here | self._left_out_below
+
+    def misfits(self, tables: Iterable[Table]) -> dict[str, Exception]:
+        """Coordinates that would be in one of these tables but for a size that fits no variable at all, by path."""
+        tables = list(tables)
+        members = self.inventory.members
+        spaces = [set(members[name].dims) for name in self.inventory.names_of()] + [set(t.dims) for t in tables]
+        out: dict[str, Exception] = {}
+        for name in sorted(self.inventory.coordinates & members.keys()):
+            member = members[name]
+            if any(set(member.dims) <= space for space in spaces):
+                continue
+            table = next((t for t in tables if set(member.dim_names) <= t.sizes.keys()), None)
+            if table is not None:
+                sizes = " and ".join(
+                    f"{d.size} elements along {d.name!r}, which has {table.sizes[d.name]} in the variables"
+                    for d in member.dims
+                    if table.sizes[d.name] != d.size
+                )
+                out[member.array.path] = MetadataError(f"it has {sizes}", array=member.array.path)
+        return out
 
     def _table(self, selection: Selection) -> Table:
         dims = selection.dims

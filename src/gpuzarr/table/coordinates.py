@@ -13,6 +13,7 @@ import polars as pl
 from gpuzarr.errors import DataError, GpuzarrError, Kind, RequestError, StoreError
 from gpuzarr.metadata.model import ArrayMetadata
 from gpuzarr.table.model import Column, Table
+from gpuzarr.table.ordered import Ordered, OrderedValues
 
 __all__ = ["MAX_AUXILIARY_CELLS", "MAX_COORDINATE_BYTES", "MAX_DIMENSION_CELLS", "Coordinates"]
 
@@ -45,10 +46,19 @@ class Coordinates:
     keep
         Gives decoded values that are kept elsewhere, or makes them with the function it is given; None to keep them here
         only. Not part of a pickled copy.
+    orders
+        What is known of the order of values, for several objects of one table. Not part of a pickled copy.
     """
 
-    def __init__(self, table: Table, read_raw: Callable[[ArrayMetadata], np.ndarray], keep: Keep | None = None) -> None:
+    def __init__(
+        self,
+        table: Table,
+        read_raw: Callable[[ArrayMetadata], np.ndarray],
+        keep: Keep | None = None,
+        orders: OrderedValues | None = None,
+    ) -> None:
         self._keep = keep
+        self._orders = orders if orders is not None else OrderedValues()
         self._table = table
         self._read_raw = read_raw
         self._cells: dict[str, _Once] = {name: _Once() for name in table.by_name}
@@ -131,6 +141,21 @@ class Coordinates:
         if keep is not None:
             return self._cells[column].get(lambda: keep(found, lambda: self._decode(found)))
         return self._cells[column].get(lambda: self._decode(found))
+
+    def ordered(self, column: str) -> Ordered | None:
+        """Values of a coordinate along one dimension, prepared for searching; None if they are in no order.
+
+        Raises
+        ------
+        RequestError, GpuzarrError
+            As `values`.
+        """
+        found = self._available(column)
+        if len(found.dims) != 1:
+            return None
+        if found.role == "index":
+            return OrderedValues.counting(self.sizes[found.dims[0]])
+        return self._orders.of(column, *self.numpy(column), found.dtype)
 
     def _available(self, column: str) -> Column:
         if self.dims_of(column) is None:
