@@ -71,9 +71,9 @@ def scan_zarr(
     variables
         Names of arrays; the row space is the union of their dimensions, and those with fewer are repeated.
     dims
-        Names of dimensions: the variables on exactly these.
+        Names of dimensions: the variables on exactly these. With ``variables``: asserts that these are the dimensions.
     broadcast
-        All variables, on the union of their dimensions.
+        All variables, on the union of their dimensions; with ``dims``, on these dimensions: the variables on a part of them.
     groups
         ``"struct"``: child groups whose dimensions are in the row space as Struct columns.
     device

@@ -63,7 +63,7 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
     try:
         if not entry.is_dir():
             return False
-        target, place = os.path.realpath(entry.path), os.path.realpath(os.path.dirname(entry.path))
+        target, place = os.path.realpath(entry.path), os.path.realpath(entry.path.rpartition(os.sep)[0])
     except OSError:  # a link to itself
         return False
     return os.path.commonpath((target, place)) != target
