@@ -36,6 +36,19 @@ def scanned(
 @pytest.mark.parametrize("direct", [False, True])
 def test_a_second_scan_decodes_nothing(tmp_path: Path, sharded: bool, direct: bool) -> None:
     runtime = HostRuntime(files=PreadReader(direct=direct))
+    check_second_scan(tmp_path, runtime, sharded=sharded)
+    gc.collect()
+    assert not runtime.damage
+    other = HostRuntime()
+    with ZarrBackendSync.from_url(folder(tmp_path / "b", sharded=sharded)) as backend:
+        scanned(backend, runtime)
+        frame, statistics = scanned(backend, other)  # the memory of one device is of no use to another
+        assert statistics["chunks_cached"] == 0
+        assert same(frame, expected())
+
+
+def check_second_scan(tmp_path: Path, runtime: Any, *, sharded: bool) -> None:
+    """Scan, scan again, clear, scan again; on any runtime."""
     with ZarrBackendSync.from_url(folder(tmp_path / "a", sharded=sharded)) as backend:
         frame, first = scanned(backend, runtime)
         assert same(frame, expected())
@@ -50,21 +63,12 @@ def test_a_second_scan_decodes_nothing(tmp_path: Path, sharded: bool, direct: bo
         stats = backend.cache_stats()["device"]
         assert stats["entries"] == first["chunks_read"]
         assert stats["hits"] == second["chunks_cached"] + third["chunks_cached"]
-        gc.collect()
-        assert runtime.used >= stats["nbytes"] > 0
+        assert stats["nbytes"] > 0
         backend.clear_coord_cache()
         assert backend.cache_stats()["device"]["entries"] == 0
-        gc.collect()
-        assert not runtime.damage
         frame, again = scanned(backend, runtime)
         assert same(frame, expected())
         assert again["chunks_read"] == first["chunks_read"]
-    other = HostRuntime()
-    with ZarrBackendSync.from_url(folder(tmp_path / "b", sharded=sharded)) as backend:
-        scanned(backend, runtime)
-        frame, statistics = scanned(backend, other)  # the memory of one device is of no use to another
-        assert statistics["chunks_cached"] == 0
-        assert same(frame, expected())
 
 
 def test_a_part_of_a_chunk_is_kept_whole(tmp_path: Path) -> None:

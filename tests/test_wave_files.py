@@ -312,16 +312,20 @@ assert before == 1, before
 for folder in sys.argv[1:]:
     dataset = opened(Path(folder))
     for query in ({}, *QUERIES.values()) if "wave" in folder else ({},):
-        threads = set()
         plan = dataset.plan(**query)
         want, _ = on_host(dataset, plan)
-        reader = Seen()
-        assert reader.not_direct
-        got, statistics, device = on_waves(dataset, plan, HostRuntime(files=reader))
-        assert_frame_equal(got, want)
-        assert statistics["bytes_copied"] == 0
-        assert not statistics["chunks_read"] or threads == {THREADS}, threads
-        assert kvikio.defaults.get("num_threads") == before
+        for direct in (False, True):
+            threads = set()
+            reader = Seen()
+            assert reader.not_direct
+            if direct:  # what kvikio is handed then are addresses as of a device; here they are of host memory
+                reader.not_direct = ""
+            got, statistics, device = on_waves(dataset, plan, HostRuntime(files=reader))
+            assert_frame_equal(got, want)
+            assert statistics["bytes_copied"] == 0
+            assert query or (statistics["waves_direct"] > 0) == direct
+            assert not statistics["chunks_read"] or threads == {THREADS}, threads
+            assert kvikio.defaults.get("num_threads") == before
 with kvikio.defaults.set("num_threads", 3):  # what somebody chose stays
     with KvikioReader().scanning():
         assert kvikio.defaults.get("num_threads") == 3

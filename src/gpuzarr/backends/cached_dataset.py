@@ -221,13 +221,14 @@ class CachedDataset(Dataset):
         """Run a plan on the host; see `Dataset.scan`."""
         statistics = statistics if statistics is not None else ScanStatistics()
         device = self.device(plan, statistics, inline=self.is_inline(plan))
+        frames = self.large_frames(plan) if self.options.device == "cuda" else None
         try:
             if self._cancellation is None:
-                yield from self.run(plan, device, statistics, heartbeat=heartbeat)
+                yield from self.run(plan, device, statistics, frames=frames, heartbeat=heartbeat)
                 return
             cancelled = ScanCancelled("The scan was cancelled.", store=self.table.store)
             with self._cancellation.calling(lambda: device.fail(cancelled)):
-                yield from self.run(plan, device, statistics, heartbeat=heartbeat)
+                yield from self.run(plan, device, statistics, frames=frames, heartbeat=heartbeat)
         except GpuzarrError as error:
             self.errors.append(error)
             raise
