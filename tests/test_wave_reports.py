@@ -18,6 +18,8 @@ from gpuzarr.device.file_reads import PreadReader
 from gpuzarr.device.runtime_host import HostRuntime
 from gpuzarr.probe import Gpu, Piece, _gds
 
+pytestmark = pytest.mark.filterwarnings("ignore:Numcodecs codecs are not in the Zarr version 3")
+
 CODECS = {
     "plain": None,
     "zstd": zarr.codecs.ZstdCodec(),

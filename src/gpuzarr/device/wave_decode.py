@@ -145,7 +145,8 @@ def decode(
         wave.on_host = int(host.sum()) + sum(chunk.decoded is not None for chunk in chunks)
         wave.retried = int(failed.sum())
         why[failed] = FAILED
-        wave.reasons = count_reasons([label.array or "" for label in plan.chunks.labels], why)
+        if why.any():
+            wave.reasons = count_reasons([label.array or "" for label in plan.chunks.labels], why)
         other = None if final is None else ChunkMemory(final[0], stream)
         moved = np.zeros(len(chunks), np.bool_) if final is None else final[1]
         for start, is_moved, block in zip(layout.start.tolist(), moved.tolist(), blocks.tolist(), strict=True):

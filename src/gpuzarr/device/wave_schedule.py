@@ -279,6 +279,7 @@ class WaveScheduler:
 
     def _fetch_run(self, wave: Wave, run: list[ChunkRequest]) -> None:
         assert wave.arena is not None
+        self.runtime.activate()  # kvikio asks the driver what kind of memory it is given
         with self.runtime.stage("fetch"):
             for request in run:
                 fetch(request, wave.arena, self.runtime.files, wave.chunks.append)

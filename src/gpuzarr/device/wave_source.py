@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 from gpuzarr.codecs.layout import StoredLayout
 from gpuzarr.codecs.route import Route, route_for
@@ -44,12 +45,12 @@ class WaveSource:
         """Bytes of a decoded chunk."""
         return self.route.nbytes
 
-    @property
+    @cached_property
     def elements(self) -> int:
         """Elements of a decoded chunk."""
         return self.nbytes // self.layout.dtype.itemsize
 
-    @property
+    @cached_property
     def shuffled_itemsize(self) -> int:
         """Bytes of an element where a gather may read byte-shuffled chunks; 0 where they are unshuffled before.
 
@@ -62,7 +63,7 @@ class WaveSource:
         runs = any(axis.dim == last and axis.stride == 1 for axis in self.axes)
         return size if size > 1 and runs else 0
 
-    @property
+    @cached_property
     def is_payload_free(self) -> bool:
         """Whether its chunks become streams without a look at their bytes: they may lie in device memory alone."""
         return self.route.is_divisible and self.route.compressor is None
