@@ -24,6 +24,7 @@ from gpuzarr.plan.model import ScanPlan
 from gpuzarr.reader import ChunkReader
 from gpuzarr.source.dataset import Dataset, chunked_columns
 from gpuzarr.source.polars_source import refuse_fork
+from gpuzarr.source.sorted_flags import flagged
 from gpuzarr.source.unchanged import DocumentGuard
 from gpuzarr.statistics import ScanStatistics
 from gpuzarr.store import ByteStore
@@ -222,13 +223,15 @@ class CachedDataset(Dataset):
         statistics = statistics if statistics is not None else ScanStatistics()
         device = self.device(plan, statistics, inline=self.is_inline(plan))
         frames = self.large_frames(plan) if self.options.device == "cuda" else None
+        found = self.run(plan, device, statistics, frames=frames, heartbeat=heartbeat)
+        found = flagged(plan, self.coordinates, found)
         try:
             if self._cancellation is None:
-                yield from self.run(plan, device, statistics, frames=frames, heartbeat=heartbeat)
+                yield from found
                 return
             cancelled = ScanCancelled("The scan was cancelled.", store=self.table.store)
             with self._cancellation.calling(lambda: device.fail(cancelled)):
-                yield from self.run(plan, device, statistics, frames=frames, heartbeat=heartbeat)
+                yield from found
         except GpuzarrError as error:
             self.errors.append(error)
             raise

@@ -22,6 +22,7 @@ from gpuzarr.plan.planner import in_order, make_plan
 from gpuzarr.progress import ProgressFactory, watch
 from gpuzarr.reader import ChunkReader
 from gpuzarr.source.guards import Excess, excess
+from gpuzarr.source.sorted_flags import flagged
 from gpuzarr.source.unchanged import DocumentGuard, same_values
 from gpuzarr.statistics import ScanStatistics
 from gpuzarr.store import ByteStore, for_scan
@@ -248,7 +249,8 @@ class Dataset:
         statistics = statistics if statistics is not None else ScanStatistics()
         device = self.device(plan, statistics, inline=self.is_inline(plan))
         frames = self.large_frames(plan) if self.options.device == "cuda" else None
-        return self.run(plan, device, statistics, frames=frames, heartbeat=heartbeat)
+        found = self.run(plan, device, statistics, frames=frames, heartbeat=heartbeat)
+        return flagged(plan, self.coordinates, found)
 
     def large_frames(self, plan: ScanPlan) -> Iterator[Frame]:
         """Frames of about a quarter of the budget: a GPU wants many streams at a time."""

@@ -1,0 +1,74 @@
+"""The sorted flag: where it is set it is true, and where a coordinate leads in order it is set."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+import zarr
+from scan_queries import small_frames
+from scan_stores import random_store
+from support_stores import MemoryStore
+
+import gpuzarr
+
+VERSION = tuple(int(n) for n in pl.__version__.split(".")[:2])
+KEPT = {False: VERSION >= (1, 44), True: VERSION >= (2, 0), None: False}
+
+
+def true_flags(frame: pl.DataFrame) -> dict[str, bool]:
+    """Flagged columns, and whether they descend; each is checked."""
+    out = {}
+    for name, series in zip(frame.columns, frame, strict=True):
+        flags = series.flags
+        for flag, descending in (("SORTED_ASC", False), ("SORTED_DESC", True)):
+            if flags.get(flag):
+                plain = pl.Series(series.to_list(), dtype=series.dtype)
+                ways = (plain.sort(descending=descending, nulls_last=last) for last in (False, True))
+                assert any(plain.equals(way, null_equal=True) for way in ways), name
+                out[name] = descending
+    return out
+
+
+ORDERS: dict[str, tuple[list[float], bool | None]] = {
+    "ascending": ([1, 2, 2, 3, 4, 5, 6, 7], False),
+    "descending": ([7, 6, 5, 4, 4, 3, 2, 1], True),
+    "unsorted": ([1, 2, 4, 3, 5, 6, 7, 8], None),
+    "NaN": ([1, 2, 3, 4, 5, 6, 7, np.nan], None),
+}
+
+
+@pytest.mark.parametrize("engine", ["in-memory", "streaming"])
+@pytest.mark.parametrize("order", ["tile", "C"])
+@pytest.mark.parametrize("case", ORDERS)
+@pytest.mark.parametrize("chunks", [(1, 2), (2, 2), (2, 6), (8, 6)])
+def test_leading_coordinate(tmp_path: Path, engine: Any, order: Any, case: str, chunks: tuple[int, int]) -> None:
+    values, descending = ORDERS[case]
+    group = zarr.create_group(tmp_path / "s")
+    group.create_array("y", data=np.array(values), chunks=(3,), dimension_names=("y",), attributes={"_FillValue": "no"})
+    group.create_array("v", data=np.arange(48.0).reshape(8, 6), chunks=chunks, dimension_names=("y", "x"))
+    backend = gpuzarr.ZarrBackendSync(str(tmp_path / "s"), order=order)
+    with backend, small_frames(np.random.default_rng(0)):
+        for lf in (gpuzarr.scan_zarr(tmp_path / "s", order=order), backend.lazy()):
+            in_order = order == "C" or chunks[0] == 1 or chunks[1] == 6
+            for query in (lf, lf.filter(pl.col("v") % 5 > 1), lf.filter(pl.col("y") > 2).select("y"), lf.head(17)):
+                found = true_flags(query.collect(engine=engine))
+                if KEPT[descending] and in_order:
+                    assert found["y"] is descending
+            true_flags(lf.select("x", "v").collect(engine=engine))
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_never_a_wrong_flag(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    store = random_store(rng)
+    with small_frames(rng):
+        for order in ("tile", "C"):
+            lf = gpuzarr.scan_zarr(MemoryStore(store.objects, is_local=True), broadcast=True, order=order)  # type: ignore[arg-type]
+            for engine in ("in-memory", "streaming"):
+                true_flags(lf.collect(engine=engine))  # type: ignore[call-overload]
+                pair = pl.concat([lf, lf]).collect(engine=engine)  # type: ignore[call-overload]
+                true_flags(pair)
