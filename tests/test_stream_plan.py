@@ -452,7 +452,7 @@ def test_errors_name_the_chunk_and_its_bytes() -> None:
     lz4 = Chain((LZ4, {"id": "crc32"}), "<f4", (1000,))
     other = Chain((LZ4, {"id": "crc32"}), "<f4", (999,)).encode(payload("walk", "<f4", (999,)))
     with pytest.raises(
-        ChunkError, match="chunk 1 of the batch: lz4: the stream claims 3996 bytes, the chunk has 4000"
+        ChunkError, match="Chunk 1 of the batch: lz4: the stream claims 3996 bytes, the chunk has 4000"
     ) as caught:
         plan_streams([lz4.parse()], StoredChunks.of_bytes([lz4.encode(np.zeros(1000)), other]))
     assert caught.value.kind is Kind.CHUNK_TRUNCATED
