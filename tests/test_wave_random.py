@@ -8,21 +8,26 @@ import numpy as np
 import pytest
 from scan_queries import Outcome, run
 from support_wave import scans_on
+from test_wave_files import LateReader
 
+from gpuzarr.device.file_reads import PreadReader
 from gpuzarr.device.runtime_host import HostRuntime
 
 
 @pytest.mark.parametrize("first", range(0, 15, 5))
 def test_random_queries_equal_plain_polars(first: int) -> None:
-    streams = filters = 0
+    streams = filters = direct = 0
     for seed in range(first, first + 5):
         outcome = Outcome()
         rng = np.random.default_rng(seed)
         deferred = bool(rng.random() < 0.5)
         budget = int(rng.choice([1, 1000, 2**22]))
         coordinates = bool(rng.random() < 0.5)
+        files = (PreadReader(), PreadReader(direct=True), LateReader(direct=True))[int(rng.integers(3))]
         with scans_on(
-            lambda deferred=deferred: HostRuntime(deferred=deferred), budget=budget, coordinates_on_device=coordinates
+            lambda deferred=deferred, files=files: HostRuntime(deferred=deferred, files=files),
+            budget=budget,
+            coordinates_on_device=coordinates,
         ) as made:
             run(seed, 8, outcome)
         assert not outcome.differences, "\n".join(outcome.differences)
@@ -30,7 +35,9 @@ def test_random_queries_equal_plain_polars(first: int) -> None:
         for device, runtime in made:
             assert not runtime.damage
             streams += device.scheduler.batched_streams
+            direct += device.statistics.waves_direct
             filters += device.device_filter is not None
-    if first == 0:  # the draws that take every way
+    if first == 5:  # the draws that take every way
         assert streams > 10
         assert filters > 2
+        assert direct > 0
