@@ -12,6 +12,8 @@ import numpy as np
 import polars as pl
 from expressions import ColumnSpec
 
+from gpuzarr.table.ordered import Ordered, OrderedValues
+
 
 @dataclass(frozen=True)
 class RandomGrid:
@@ -26,6 +28,20 @@ class RandomGrid:
 
     def values(self, column: str) -> pl.Series:
         return self.coordinates[column][1]
+
+    @cached_property
+    def _orders(self) -> OrderedValues:
+        return OrderedValues()
+
+    @cached_property
+    def _arrays(self) -> dict[str, tuple[np.ndarray, np.ndarray | None]]:
+        return {name: (_physical(values), _validity(values)) for name, (_, values) in self.coordinates.items()}
+
+    def ordered(self, column: str) -> Ordered | None:
+        dims, values = self.coordinates[column]
+        if len(dims) != 1:
+            return None
+        return self._orders.of(column, *self._arrays[column], values.dtype)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -51,6 +67,17 @@ class RandomGrid:
             ColumnSpec(name, values, name in self.coordinates)
             for name, (_, values) in (self.coordinates | self.variables).items()
         ]
+
+
+def _physical(values: pl.Series) -> np.ndarray:
+    """Values as a decoder gives them: ticks of times, objects for strings."""
+    if values.dtype == pl.String:
+        return values.to_numpy()
+    return np.ascontiguousarray(values.to_physical().fill_null(strategy="zero").to_numpy())
+
+
+def _validity(values: pl.Series) -> np.ndarray | None:
+    return values.is_not_null().to_numpy() if values.null_count() else None
 
 
 def random_grid(rng: np.random.Generator) -> RandomGrid:

@@ -14,7 +14,7 @@ from gpuzarr.options import Order
 from gpuzarr.plan.axis import Axis, Picks, simplify
 from gpuzarr.plan.limit import before_boundary, boundary_tile
 from gpuzarr.plan.model import Filter, ScanPlan
-from gpuzarr.predicate import CoordinateProvider, Node, T, analyse, residual_expression, select, tile_outcomes
+from gpuzarr.predicate import CoordinateProvider, Node, T, analyse, box_of, residual_expression, select, tile_outcomes
 from gpuzarr.table.model import Table
 
 __all__ = ["MAX_GRID", "MAX_TILES", "in_order", "make_plan"]
@@ -42,6 +42,7 @@ def make_plan(
     with_columns: Sequence[str] | None = None,
     predicate: pl.Expr | None = None,
     n_rows: int | None = None,
+    elementwise: bool = False,
 ) -> ScanPlan:
     """Plan one scan.
 
@@ -57,6 +58,8 @@ def make_plan(
         Rows to keep; any Boolean Polars expression over the table's columns.
     n_rows
         Only the first rows of the table, **before** the predicate.
+    elementwise
+        The predicate is known to look at one row at a time, as those that Polars pushes down.
 
     Raises
     ------
@@ -74,13 +77,13 @@ def make_plan(
     picked: dict[str, Picks] = {d.name: slice(0, d.size) for d in table.dims}
     residual: Node | None = None
     if predicate is not None and n_rows != 0:
-        selection = select(analyse(predicate, table.schema, coordinates), coordinates.sizes)
-        for name, keep in selection.keep.items():
-            picked[name] = simplify(np.flatnonzero(keep))
-        residual = selection.residual
-        if selection.impossible:
+        selected = _selected(predicate, table, coordinates, elementwise=elementwise)
+        if selected is None:
             picked = dict.fromkeys(picked, slice(0, 0))
             n_rows = 0
+        else:
+            picked |= selected[0]
+            residual = selected[1]
     if boundary is not None:
         picked = _before(picked, table, boundary[0])
     for dimension, cells in zip(table.dims, table.tile_shape, strict=True):
@@ -99,6 +102,21 @@ def make_plan(
     if residual is None or n_rows == 0 or any(len(a) == 0 for a in axes):
         return plan
     return _with_residual(plan, residual)
+
+
+def _selected(
+    predicate: pl.Expr, table: Table, coordinates: CoordinateProvider, *, elementwise: bool
+) -> tuple[dict[str, Picks], Node | None] | None:
+    """What a predicate selects per dimension, and what is still to be asked of the rows; None if no row can pass."""
+    box = box_of(predicate, coordinates)
+    if box is not None:
+        ranges: dict[str, Picks] = {name: slice(*found) for name, found in box.items()}
+        is_empty = 0 in table.sizes.values() or any(start >= stop for start, stop in box.values())
+        return None if is_empty else (ranges, None)
+    selection = select(analyse(predicate, table.schema, coordinates, elementwise=elementwise), coordinates.sizes)
+    if selection.impossible:
+        return None
+    return {name: simplify(np.flatnonzero(keep)) for name, keep in selection.keep.items()}, selection.residual
 
 
 def _before(picked: dict[str, Picks], table: Table, last: tuple[int, ...]) -> dict[str, Picks]:

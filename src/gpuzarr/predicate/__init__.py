@@ -10,6 +10,7 @@ from gpuzarr.predicate.analysis import MAX_CELLS, analyse
 from gpuzarr.predicate.coordinates import CoordinateProvider
 from gpuzarr.predicate.elementwise import is_elementwise
 from gpuzarr.predicate.outcomes import ANY, F, N, T, outcomes_to_series
+from gpuzarr.predicate.ranges import OrderedProvider, box_of
 from gpuzarr.predicate.residual import residual_expression
 from gpuzarr.predicate.selection import Selection, select
 from gpuzarr.predicate.tiles import codes_on, tile_outcomes
@@ -22,9 +23,11 @@ __all__ = [
     "F",
     "N",
     "Node",
+    "OrderedProvider",
     "Selection",
     "T",
     "analyse",
+    "box_of",
     "codes_on",
     "conjuncts",
     "is_elementwise",

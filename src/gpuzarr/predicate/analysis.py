@@ -17,7 +17,12 @@ MAX_CELLS = 2**22
 
 
 def analyse(
-    predicate: pl.Expr, schema: pl.Schema, coordinates: CoordinateProvider, *, max_cells: int = MAX_CELLS
+    predicate: pl.Expr,
+    schema: pl.Schema,
+    coordinates: CoordinateProvider,
+    *,
+    max_cells: int = MAX_CELLS,
+    elementwise: bool = False,
 ) -> Node:
     """Split a predicate at its connectives and let Polars evaluate the leaves that only need coordinates.
 
@@ -32,6 +37,8 @@ def analyse(
         Gives the values of coordinate columns; asked only for those that a leaf needs, once each.
     max_cells
         A leaf over several coordinates is evaluated on a grid of at most this many cells.
+    elementwise
+        It is known that every row of the predicate depends on that row alone, as of one that Polars pushed down.
 
     Returns
     -------
@@ -44,9 +51,24 @@ def analyse(
     A Python function in a coordinate leaf is called here, once per coordinate value, instead of once per row.
     Errors of `coordinates` pass through.
     """
-    syntax = _typed(parse(predicate), schema)
-    nodes = _leaf_nodes(_leaves(syntax), schema, coordinates, max_cells)
+    grids = CoordinateGrids(coordinates, max_cells)
+    syntax = parse(predicate)
+    nodes = _searched(_leaves(syntax), grids)
+    syntax = _typed(syntax, schema, nodes)
+    others = [leaf for leaf in _leaves(syntax) if leaf not in nodes]
+    nodes |= _leaf_nodes(others, schema, grids, elementwise=elementwise)
     return _build(syntax, nodes, tuple(coordinates.sizes))
+
+
+def _searched(leaves: list[Syntax], grids: CoordinateGrids) -> dict[Syntax, Node]:
+    """The leaves that need no query."""
+    nodes = {}
+    for leaf in leaves:
+        found = grids.searched(leaf.expr)
+        if found is not None:
+            dims, codes = found
+            nodes[leaf] = known(codes, leaf.expr, dims, frozenset(leaf.expr.meta.root_names()))
+    return nodes
 
 
 def _leaves(syntax: Syntax) -> list[Syntax]:
@@ -61,11 +83,15 @@ def _build(syntax: Syntax, nodes: Mapping[Syntax, Node], order: tuple[str, ...])
     return connective(syntax.kind, [_build(operand, nodes, order) for operand in syntax.operands], order)
 
 
-def _typed(syntax: Syntax, schema: pl.Schema) -> Syntax:
-    """The same tree, in which ``&``, ``|``, ``^`` and ``~`` of anything but booleans (bit operations) are leaves."""
+def _typed(syntax: Syntax, schema: pl.Schema, sure: Mapping[Syntax, Node]) -> Syntax:
+    """The same tree, in which ``&``, ``|``, ``^`` and ``~`` of anything but booleans (bit operations) are leaves.
+
+    The leaves that are ``sure`` are booleans.
+    """
     if syntax.kind == "leaf":
         return syntax
-    dtypes = _dtypes([leaf.expr for leaf in _leaves(syntax)], schema)
+    asked = [leaf.expr for leaf in _leaves(syntax) if leaf not in sure]
+    dtypes = _dtypes(asked, schema) if asked else []
     if dtypes is not None and all(dtype == pl.Boolean for dtype in dtypes):
         return syntax
     return _pruned(syntax, schema)
@@ -90,9 +116,8 @@ def _dtypes(exprs: list[pl.Expr], schema: pl.Schema) -> list[pl.DataType] | None
 
 
 def _leaf_nodes(
-    leaves: list[Syntax], schema: pl.Schema, coordinates: CoordinateProvider, max_cells: int
+    leaves: list[Syntax], schema: pl.Schema, grids: CoordinateGrids, *, elementwise: bool
 ) -> dict[Syntax, Node]:
-    grids = CoordinateGrids(coordinates, max_cells)
     nodes: dict[Syntax, Node] = {}
     candidates: dict[Syntax, tuple[str, ...]] = {}
     for leaf in leaves:
@@ -102,7 +127,7 @@ def _leaf_nodes(
         if dims is not None:
             candidates[leaf] = dims
     by_grid: dict[tuple[str, ...], list[Syntax]] = {}
-    for leaf in _elementwise(list(candidates), schema):
+    for leaf in candidates if elementwise else _elementwise(list(candidates), schema):
         if nodes[leaf].columns:
             by_grid.setdefault(candidates[leaf], []).append(leaf)
         elif (outcome := _constant_outcome(leaf.expr, schema)) is not None:

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 import numpy as np
 import polars as pl
 
-from gpuzarr.predicate.outcomes import Outcomes, outcomes_of
+from gpuzarr.predicate.outcomes import F, Outcomes, T, outcomes_of
+from gpuzarr.predicate.ranges import OrderedProvider, range_of
 
 
-class CoordinateProvider(Protocol):
+class CoordinateProvider(OrderedProvider, Protocol):
     """What planning may know about the coordinates of a table."""
-
-    @property
-    def sizes(self) -> Mapping[str, int]:
-        """Size of every dimension of the table, in row order."""
 
     def dims_of(self, column: str) -> tuple[str, ...] | None:
         """Dimensions (in table order) of a coordinate column whose values may be read for planning, else None."""
@@ -51,6 +48,16 @@ class CoordinateGrids:
         dims = tuple(name for name in self._provider.sizes if name in union)
         cells = self._cells(dims)
         return dims if cells <= max(self._max_cells, largest) else None
+
+    def searched(self, expr: pl.Expr) -> tuple[tuple[str, ...], Outcomes] | None:
+        """Dimension and outcomes of a comparison that is answered by searching a sorted coordinate."""
+        found = range_of(expr, self._provider)
+        if found is None:
+            return None
+        name, (start, stop) = found
+        codes = np.full(self._provider.sizes[name], F, np.uint8)
+        codes[start:stop] = T
+        return (name,), codes
 
     def evaluate(
         self, exprs: Sequence[pl.Expr], columns: Iterable[str], dims: tuple[str, ...]
