@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import os
 import pickle
 import time
 from pathlib import Path
@@ -233,6 +235,24 @@ def test_times_that_do_not_fit_are_an_error(tmp_path: Path) -> None:
         lf.collect()
     assert gpuzarr.scan_zarr([first, late], time_unit="us").collect().height == 2 * 720
     assert gpuzarr.scan_zarr([late, late]).collect_schema()["time"] == pl.Datetime("us")
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="open files cannot be listed")
+def test_few_files_are_kept_open(
+    paths: list[Path], tables: list[pl.DataFrame], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import shutil
+
+    from gpuzarr.many import stores
+
+    monkeypatch.setattr(stores, "_KEPT_FILES", 2)
+    zips = [shutil.make_archive(str(tmp_path / path.stem), "zip", path) for path in paths]
+    lf = gpuzarr.scan_zarr(zips)
+    for _ in range(2):
+        assert lf.collect().equals(pl.concat(tables))
+        gc.collect()
+        kept = [path for path in map(os.path.realpath, Path("/proc/self/fd").glob("*")) if path.endswith(".zip")]
+        assert len(kept) <= 2
 
 
 def test_stores_that_do_not_fit_are_named(paths: list[Path], tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import collections
 import datetime as dt
 import operator
 import warnings
+import zoneinfo
 from pathlib import Path
 from typing import Any
 
@@ -196,6 +197,40 @@ def test_nanoseconds_of_literals_are_kept(fine: pl.LazyFrame) -> None:
     _, (scan,) = plan(fine.filter(left))
     assert scan.options[0].io_source.left == ("hash",)
     assert pl.concat(list(scan.options[0].io_source(None))).equals(frame.filter(t > ns(NS)))
+
+
+def test_extremes_and_repeated_hours(tmp_path: Path) -> None:
+    """Integers that no float holds, floats beside them, and the hour that a clock shows twice."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        group = zarr.create_group(tmp_path / "extremes.zarr")
+        for name, values, units in (
+            ("time", np.arange(9), "hours since 2020-10-24T20:00:00"),
+            ("u", np.array([0, 1, 2**63, 2**63 + 1, 2**64 - 1, 5, 6, 7, 8], "u8"), None),
+            ("i", np.array([-(2**63), 2**63 - 1, 0, 1, -1, 5, 6, 7, 8], "i8"), None),
+            ("f", np.array([0.1, 0.2, np.nan, np.inf, -np.inf, -0.0, 0, 1e-45, 3.4e38], "f4"), None),
+        ):
+            array = group.create_array(
+                name, shape=(9,), chunks=(4,), dtype=values.dtype, dimension_names=("row",),
+                attributes={"units": units} if units else {},
+            )  # fmt: skip
+            array[...] = values
+    lf = gpuzarr.scan_zarr(tmp_path / "extremes.zarr")
+    frame, zone = lf.collect(), zoneinfo.ZoneInfo("Europe/Berlin")
+    u, i, f, t = pl.col("u"), pl.col("i"), pl.col("f"), pl.col("time")
+    local = t.dt.replace_time_zone("UTC").dt.convert_time_zone("Europe/Berlin")
+    first, second = (dt.datetime(2020, 10, 25, 2, tzinfo=zone, fold=fold) for fold in (0, 1))
+    for predicate in [
+        u == 2**63, u > 2**63, u >= pl.lit(2**64 - 1, dtype=pl.UInt64), u > -1, u == 2**70, u.is_in([2**64 - 1]), i == -(2**63),
+        i < -(2**63) + 1, i > 2**63, f == 0.1, f == pl.lit(0.1, dtype=pl.Float32), f > 1e-46, f == -0.0, f > 3.5e38,
+        f.is_in([0.1, float("nan")]), local == first, local == second, local > second, local <= first, t < dt.date(2020, 10, 25),
+        t.cast(pl.Datetime("ms")) == dt.datetime(2020, 10, 24, 21), t.is_in(frame["time"].head(2)),
+    ]:  # fmt: skip
+        _, (scan,) = plan(lf.filter(predicate))
+        assert scan.predicate is None
+        assert pl.concat([*scan.options[0].io_source(None), frame.clear()]).equals(frame.filter(predicate)), str(
+            predicate
+        )
 
 
 def test_literals_that_stay_unknown_send_the_query_to_a_cpu_engine(

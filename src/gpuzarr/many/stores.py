@@ -16,12 +16,16 @@ from gpuzarr.metadata.limits import Limits
 from gpuzarr.options import ScanOptions
 from gpuzarr.source.dataset import Dataset
 from gpuzarr.store.secrets import public_options, public_url
+from gpuzarr.store.zip_store import ZipByteStore
 from gpuzarr.table import TableOptions
 
 __all__ = ["Stores", "label_of"]
 
 _KEPT = 1024
 """Opened stores that are kept for the next query."""
+
+_KEPT_FILES = 64
+"""The same for stores that keep a file open."""
 
 
 class Stores:
@@ -124,7 +128,8 @@ class Stores:
     def _kept(self, number: int, dataset: Dataset) -> Dataset:
         with self._lock:
             dataset = self._opened.setdefault(number, dataset)
-            while len(self._opened) > _KEPT:
+            most = _KEPT_FILES if isinstance(dataset.store, ZipByteStore) else _KEPT
+            while len(self._opened) > most:
                 self._opened.popitem(last=False)
         return dataset
 
