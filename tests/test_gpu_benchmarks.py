@@ -36,7 +36,7 @@ def test_one_command_measures_everything(tmp_path: Path) -> None:
     assert "card" not in found
     timed = [entry for entry in found["results"] if "median_s" in entry]
     assert {entry["memory"] for entry in timed} == {"host memory"}
-    assert {entry["part"] for entry in timed} == {"copies", "kernels", "batches", "scans", "cold"}
+    assert {entry["part"] for entry in timed} == {"copies", "kernels", "batches", "scans", "cold", "engine"}
     cases = " | ".join(entry["case"] for entry in timed)
     for wanted in (
         "host to device", "device to host", "copy kernel", "byte-shuffled, 4 bytes", "expand", "compaction, 1%",

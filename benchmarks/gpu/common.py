@@ -181,7 +181,9 @@ def environment(*, host: bool) -> dict[str, Any]:
 def arguments(argv: list[str] | None = None) -> tuple[Bench, argparse.Namespace]:
     """From the command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description=__doc__)
-    parser.add_argument("parts", nargs="*", help="copies, kernels, batches, scans, cold; all of them by default")
+    parser.add_argument(
+        "parts", nargs="*", help="copies, kernels, batches, scans, cold, engine; all of them by default"
+    )
     parser.add_argument("--host", action="store_true", help="host memory and small sizes: does it run, is it right?")
     parser.add_argument("--repeat", type=int, default=7)
     parser.add_argument("--folder", type=Path, default=Path("benchmarks/data/gpu"), help="where stores are written")
