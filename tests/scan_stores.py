@@ -55,6 +55,8 @@ class RandomStore:
     columns: tuple[str, ...]
     arrays: dict[str, WrittenArray]
     coordinates: frozenset[str] = field(default_factory=frozenset)
+    fields: frozenset[str] = field(default_factory=frozenset)
+    """Arrays of the child group ``g``, which is a struct column."""
 
     @property
     def spanning(self) -> list[WrittenArray]:
@@ -75,9 +77,15 @@ class RandomStore:
         return folder
 
     def tile_shape(self, tile_rows: int) -> tuple[int, ...]:
-        """Chunks of the first spanning variable, neighbours merged from the last dimension on while they fit."""
-        first = self.spanning[0]
-        chunk = dict(zip(first.dims, first.chunk, strict=True))
+        """Chunks of the first spanning variable (or of the widest), neighbours merged from the last dimension on while they fit."""
+        outer = {n: a for n, a in sorted(self.arrays.items()) if n not in self.fields and n in self.columns}
+        roles = (self._variables, self.coordinates - set(self.dims), self.dims)
+        chunk: dict[str, int] = {}
+        for role in roles:  # the most dimensions first: a spanning variable decides alone
+            for array in sorted((a for n, a in outer.items() if n in role), key=lambda a: -len(a.dims)):
+                for d, c in zip(array.dims, array.chunk, strict=True):
+                    chunk.setdefault(d, c)
+        chunk = {d: chunk.get(d, self.sizes[d]) for d in self.dims}
         tile = [max(1, min(self.sizes[d], chunk[d])) for d in self.dims]
         for axis in reversed(range(len(tile))):
             size, step = self.shape[axis], tile[axis]
@@ -121,13 +129,13 @@ class RandomStore:
     def specs(self, frame: pl.DataFrame) -> list[ColumnSpec]:
         """What predicates may refer to."""
         return [
-            ColumnSpec(name, frame[name].unique(maintain_order=True).head(50), name not in self._variables)
+            ColumnSpec(name, frame[name].unique(maintain_order=True).head(50), name in {*self.dims, *self.coordinates})
             for name in self.columns
         ]
 
     @property
     def _variables(self) -> set[str]:
-        return self.arrays.keys() - self.coordinates
+        return self.arrays.keys() - self.coordinates - self.fields
 
 
 def _series(name: str, values: np.ndarray, valid: np.ndarray, kind: str, dtype: pl.DataType) -> pl.Series:
@@ -148,8 +156,12 @@ def _series(name: str, values: np.ndarray, valid: np.ndarray, kind: str, dtype: 
     return pl.select(pl.when(pl.Series(valid)).then(series).alias(name)).to_series()
 
 
-def random_store(rng: np.random.Generator) -> RandomStore:
-    """Draw a store."""
+def random_store(rng: np.random.Generator, shape: str = "spanned") -> RandomStore:
+    """Draw a store.
+
+    Its variables: one of them at least is on all dimensions (``spanned``), none is (``apart``), all have none
+    (``constants``), or there is a child group of further ones besides (``struct``).
+    """
     names = [str(n) for n in rng.permutation(["t", "y", "x", "k"])][: int(rng.integers(1, 5))]
     most = {1: 60, 2: 16, 3: 9, 4: 6}[len(names)]
     sizes = {n: int(rng.integers(1, most)) for n in names}
@@ -179,6 +191,17 @@ def random_store(rng: np.random.Generator) -> RandomStore:
         if position > 0 and rng.random() < 0.35:
             dims = dims[: int(rng.integers(0, len(dims)))]
         planned.append((name, tuple(dims), _pick(rng, kinds)))
+    if shape == "constants":
+        planned = [(name, () if name in variables else dims, kind) for name, dims, kind in planned]
+    if shape == "apart" and len(names) > 1:
+        left = [str(n) for n in rng.choice(names, len(variables))]
+        drop = dict(zip(variables, left, strict=True))
+        planned = [(name, tuple(d for d in dims if d != drop.get(name)), kind) for name, dims, kind in planned]
+    inner: list[tuple[str, tuple[str, ...], str]] = []
+    if shape == "struct":
+        for name in ("ga", "gb")[: int(rng.integers(1, 3))]:
+            some = [str(n) for n in rng.permutation(names)[: int(rng.integers(0, len(names) + 1))]]
+            inner.append((name, tuple(some), _pick(rng, kinds)))
     named = " ".join(n for n, _, _ in auxiliary)
 
     def write(store: Any) -> None:
@@ -186,22 +209,37 @@ def random_store(rng: np.random.Generator) -> RandomStore:
         for name, dims, kind in planned:
             is_variable = name in variables
             attributes = {"coordinates": named} if named and is_variable else {}
-            shape = tuple(sizes[d] for d in dims)
+            cells = tuple(sizes[d] for d in dims)
             arrays[name] = _write_array(
-                rng, root, name, dims, shape, kind, zarr_format, attributes, is_variable=is_variable
+                rng, root, name, dims, cells, kind, zarr_format, attributes, is_variable=is_variable
             )
+        if inner:
+            child = root.create_group("g")
+            for name, dims, kind in inner:
+                cells = tuple(sizes[d] for d in dims)
+                arrays[name] = _write_array(rng, child, name, dims, cells, kind, zarr_format, {}, is_variable=True)
         if zarr_format == 2 and rng.random() < 0.5:
             zarr.consolidate_metadata(store, zarr_format=2)
 
     objects = written(write)
+    fields = frozenset(name for name, _, _ in inner)
     for name, array in arrays.items():
-        for key in list(objects):
-            if key in _absent_keys(array, name, zarr_format):
-                del objects[key]
-    spans = sorted(n for n in variables if set(arrays[n].dims) == set(names))
-    order = arrays[spans[0]].dims
-    columns = (*order, *sorted(n for n, _, _ in auxiliary), *sorted(variables))
-    return RandomStore(objects, sizes, order, columns, arrays, frozenset(coordinates | {n for n, _, _ in auxiliary}))
+        gone = _absent_keys(array, f"g/{name}" if name in fields else name, zarr_format)
+        for key in gone & objects.keys():
+            del objects[key]
+    axes = frozenset(coordinates | {n for n, _, _ in auxiliary})
+    order = _row_space({n: a.dims for n, a in sorted(arrays.items()) if n not in fields}, axes)
+    sizes = {d: sizes[d] for d in order}
+    beside = sorted(n for n, dims, _ in auxiliary if set(dims) <= set(order))
+    columns = (*order, *beside, *sorted(fields), *sorted(variables))
+    return RandomStore(objects, sizes, order, columns, arrays, axes, fields)
+
+
+def _row_space(arrays: dict[str, tuple[str, ...]], coordinates: frozenset[str]) -> tuple[str, ...]:
+    """Dimensions of the table, those of the widest variable first; of coordinates where no variable has any."""
+    deciding = {n: dims for n, dims in arrays.items() if n not in coordinates and dims}
+    widest_first = sorted((deciding or arrays).values(), key=lambda dims: -len(dims))
+    return tuple(dict.fromkeys(d for dims in widest_first for d in dims))
 
 
 def _absent_keys(array: WrittenArray, name: str, zarr_format: int) -> set[str]:

@@ -6,7 +6,7 @@ import pytest
 from scan_queries import Outcome, run
 
 
-@pytest.mark.parametrize("seed", range(40))
+@pytest.mark.parametrize("seed", range(50))
 def test_random_queries_equal_plain_polars(seed: int) -> None:
     outcome = Outcome()
     run(seed, 12, outcome)
