@@ -25,8 +25,6 @@ from gpuzarr.statistics import ScanStatistics
 
 __all__ = ["SMALL_ROWS", "Part", "ahead", "check_guards", "refused"]
 
-AHEAD = 8
-"""Stores that are opened and planned ahead of the one whose rows are handed out."""
 
 SMALL_ROWS = 2**16
 """Stores of which at most this many rows are selected are read ahead as well."""
@@ -114,16 +112,16 @@ def refused(excess: Excess, parts: list[Part]) -> Exception:
     return excess.error(store=label_of(parts[0].query.stores.targets[0]), of=f" of {len(parts)} stores")
 
 
-def ahead(items: Iterator[Item], work: Callable[[Item], Result]) -> Iterator[Result]:
-    """Results of work on items, in order; a few are worked on at once. Closing the iterator stops it."""
+def ahead(items: Iterator[Item], work: Callable[[Item], Result], at_once: int) -> Iterator[Result]:
+    """Results of work on items, in order; some are worked on ``at_once``. Closing the iterator stops it."""
     if is_engine_thread():  # where Polars' own threads wait for this one, nothing that uses Polars may run elsewhere
         yield from map(work, items)
         return
-    pool = ThreadPoolExecutor(AHEAD, thread_name_prefix="gpuzarr-stores")
+    pool = ThreadPoolExecutor(at_once, thread_name_prefix="gpuzarr-stores")
     waiting: deque[Any] = deque()
     try:
         while True:
-            while len(waiting) < AHEAD and (item := next(items, None)) is not None:
+            while len(waiting) < at_once and (item := next(items, None)) is not None:
                 waiting.append(pool.submit(work, item))
             if not waiting:
                 return

@@ -61,15 +61,15 @@ class ManySource:
         def read(part: Part) -> tuple[Part, Iterator[pl.DataFrame]]:
             return part, iter(list(part.frames())) if part.is_small and not dry else part.frames()
 
-        wanted = query.parts(n_rows)
+        wanted, at_once = query.parts(n_rows), self.stores.at_once
         if self.stores.is_guarded:
-            parts = list(ahead(wanted, plan))
+            parts = list(ahead(wanted, plan, at_once))
             excess = check_guards(parts)
             if excess is not None and not dry:
                 raise refused(excess, parts)
-            ready = ahead(iter(parts), read)
+            ready = ahead(iter(parts), read, at_once)
         else:
-            ready = ahead(wanted, lambda item: read(plan(item)))
+            ready = ahead(wanted, lambda item: read(plan(item)), at_once)
         for part, frames in ready:
             if self.trace is not None:
                 self.trace.record(part.dataset, part.plan, part.statistics, excess)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
@@ -23,6 +24,8 @@ __all__ = ["Stores", "label_of"]
 
 _KEPT = 1024
 """Opened stores that are kept for the next query."""
+
+_AHEAD, _AHEAD_REMOTE = 8, 32
 
 _KEPT_FILES = 64
 """The same for stores that keep a file open."""
@@ -100,6 +103,13 @@ class Stores:
         """Whether a guard may refuse a query, for which all stores must be planned first."""
         options = self.options
         return any(limit is not None for limit in (options.max_rows, options.max_bytes, options.max_chunks_to_read))
+
+    @property
+    def at_once(self) -> int:
+        """How many stores are opened, planned and (if small) read ahead of the one whose rows are handed out."""
+        first = self.targets[0]
+        is_path = isinstance(first, str | os.PathLike) and "://" not in os.fspath(first)
+        return _AHEAD if is_path else _AHEAD_REMOTE
 
     def open(self, number: int) -> Dataset:
         """A store's table.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import polars as pl
@@ -98,7 +99,7 @@ class BoundStores(Bound):
         shares = self._shares(parts, rank, nranks, on_device=on_device)
         chunks = self.chunks if self.chunks is not None else device_chunks if on_device else host_chunks
         # The thread that the engine calls from is on the engine's device; others would have to be told.
-        return shares.count, _read(shares, chunks, at_once=not on_device)
+        return shares.count, _read(shares, chunks, at_once=None if on_device else self.stores.at_once)
 
     def planned(self, with_columns: list[str] | None, *, on_device: bool) -> tuple[int, list[TracedScan]]:
         """See `Bound.planned`."""
@@ -109,7 +110,8 @@ class BoundStores(Bound):
 
     def _parts(self, with_columns: list[str] | None) -> list[Part]:
         query = Query.of(self.stores, with_columns, self.predicate)
-        return list(ahead(query.parts(self.n_rows), lambda wanted: Part(query, *wanted, self.progress)))
+        plan = partial(_part, query, self.progress)
+        return list(ahead(query.parts(self.n_rows), plan, self.stores.at_once))
 
     def _shares(self, parts: list[Part], rank: int, nranks: int, *, on_device: bool) -> _Shares:
         if not parts:
@@ -154,7 +156,11 @@ def _rebuild(
     return BoundStores(stores, predicate, n_rows, frame_bytes, left, chunks=chunks)
 
 
-def _read(shares: _Shares, source: FrameSource, *, at_once: bool) -> Iterator[Any]:
+def _part(query: Query, progress: ProgressFactory | None, wanted: tuple[int, int | None]) -> Part:
+    return Part(query, *wanted, progress)
+
+
+def _read(shares: _Shares, source: FrameSource, *, at_once: int | None) -> Iterator[Any]:
     """The chunks, in order. Small stores are read ahead, several ``at_once``; a large one has its own threads."""
 
     def read(item: tuple[Part, Share]) -> Iterator[Any]:
@@ -162,7 +168,7 @@ def _read(shares: _Shares, source: FrameSource, *, at_once: bool) -> Iterator[An
         chunks = (_completed(part, chunk) for chunk in source(part.dataset, share, part.statistics))
         return iter(list(chunks)) if at_once and part.is_small else chunks
 
-    ready = ahead(iter(shares.parts), read) if at_once else map(read, shares.parts)
+    ready = ahead(iter(shares.parts), read, at_once) if at_once else map(read, shares.parts)
     for number in shares.together:
         if number == 1:
             yield from next(ready)
