@@ -299,7 +299,7 @@ from pathlib import Path
 import kvikio.defaults
 from polars.testing import assert_frame_equal
 from test_wave import QUERIES, on_host, on_waves, opened
-from gpuzarr.device.kvikio_files import THREADS, KvikioReader
+from gpuzarr.device.cuda_files import THREADS, KvikioReader
 from gpuzarr.device.runtime_host import HostRuntime
 
 class Seen(KvikioReader):

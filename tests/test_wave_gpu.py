@@ -58,7 +58,7 @@ def test_files_arrive_by_every_way(folder: Path, runtime: Any, way: str, budget:
         runtime.files = PreadReader()
     else:
         pytest.importorskip("kvikio", exc_type=ImportError)
-        from gpuzarr.device.kvikio_files import KvikioReader
+        from gpuzarr.device.cuda_files import KvikioReader
 
         runtime.files = KvikioReader()
         runtime.files.not_direct = "" if "device" in way else "for a test"

@@ -13,7 +13,7 @@ from support_wave import scans_on
 
 import gpuzarr
 from gpuzarr.codecs.batch_host import HostBatchDecoder
-from gpuzarr.device import kvikio_files
+from gpuzarr.device import cuda_files
 from gpuzarr.device.file_reads import PreadReader
 from gpuzarr.device.runtime_host import HostRuntime
 from gpuzarr.probe import Gpu, Piece, _gds
@@ -67,7 +67,7 @@ def test_a_bill_says_how_each_column_is_decoded_and_how_files_come(scan: pl.Lazy
     text = str(bill)
     assert "device: zstd in batches" in text
     assert "note      GPUDirect Storage is not in use: " in text
-    assert kvikio_files.gds_problem() in text
+    assert cuda_files.gds_problem() in text
     on_cpu = gpuzarr.explain(gpuzarr.scan_zarr(bill.scans[0].store))
     assert not any(array.on_device for array in on_cpu.scans[0].arrays)
     assert "GPUDirect" not in str(on_cpu)
@@ -111,10 +111,10 @@ def test_stages_have_names(scan: pl.LazyFrame) -> None:
 
 def test_a_probe_says_whether_files_go_straight_to_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
     pieces = (Piece("kvikio", "found", "26.10"),)
-    monkeypatch.setattr(kvikio_files, "gds_problem", lambda: "for a test")
+    monkeypatch.setattr(cuda_files, "gds_problem", lambda: "for a test")
     there = Gpu((13, 0), ("a card",))
     assert _gds(there, pieces) == "not in use, reads go through host memory: for a test"
-    monkeypatch.setattr(kvikio_files, "gds_problem", lambda: "")
+    monkeypatch.setattr(cuda_files, "gds_problem", lambda: "")
     assert _gds(there, pieces) == "in use"
     assert _gds(Gpu(problem="none"), pieces) == "no device"
     assert _gds(there, ()) == "unknown without kvikio"

@@ -172,7 +172,7 @@ def environment(*, host: bool) -> dict[str, Any]:
         found["card"] = subprocess.run(
             [*query, "--format=csv,noheader"], capture_output=True, text=True, check=True
         ).stdout.strip()
-        from gpuzarr.device.kvikio_files import gds_problem
+        from gpuzarr.device.cuda_files import gds_problem
 
         found["gds"] = gds_problem() or "in use"
     return found

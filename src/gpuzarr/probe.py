@@ -305,7 +305,7 @@ def _gds(gpu: Gpu, pieces: tuple[Piece, ...]) -> str:
         return "no device"
     if not any(piece.name == "kvikio" and piece.state == "found" for piece in pieces):
         return "unknown without kvikio"
-    from gpuzarr.device.kvikio_files import gds_problem
+    from gpuzarr.device.cuda_files import gds_problem
 
     problem = gds_problem()
     return f"not in use, reads go through host memory: {problem}" if problem else "in use"

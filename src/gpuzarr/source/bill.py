@@ -413,7 +413,7 @@ def _device_route(scan: TracedScan, path: str) -> str:
 
 
 def _fetch_note() -> str:
-    from gpuzarr.device.kvikio_files import gds_problem
+    from gpuzarr.device.cuda_files import gds_problem
 
     problem = gds_problem()
     return f"GPUDirect Storage is {f'not in use: {problem}' if problem else 'in use for files'}"
