@@ -15,8 +15,8 @@ import numpy as np
 
 from gpuzarr.codecs.batch import BatchDecoder
 from gpuzarr.codecs.tables import ChecksumKind
-from gpuzarr.device.file_reads import PreadReader, RangeReader
 from gpuzarr.device.cuda_files import KvikioReader
+from gpuzarr.device.file_reads import PreadReader, RangeReader
 from gpuzarr.device.runtime import Bytes, DeviceMemoryError, Stream
 from gpuzarr.errors import EnvironmentLacksError, Kind
 from gpuzarr.kernels import loader
