@@ -202,3 +202,20 @@ def test_coordinate_of_another_size(tmp_path: Path) -> None:
     put("w", (5,), "lat")
     assert gpuzarr.scan_tables(tmp_path / "s")["lat"].collect_schema().names() == ["lat", "w"]
     assert gpuzarr.scan_zarr(tmp_path / "s", variables=["v"]).collect_schema().names() == ["lat", "lon", "v"]
+
+
+def test_messages_of_wrong_calls(tmp_path: Path) -> None:
+    """Errors of the tree, which say what to do."""
+    group = zarr.create_group(tmp_path / "in" / "s")
+    group.create_array("a", data=np.arange(3.0), chunks=(2,), attributes={"_FillValue": "AAAAAAAA+H8="})
+    for call, words in (
+        (lambda: gpuzarr.scan_zarr(tmp_path / "in"), "'/' has 's'. If it is below 's', say group='s'."),
+        (lambda: gpuzarr.scan_zarr(tmp_path / "in", group="x"), "'/' has 's'."),
+        (lambda: gpuzarr.scan_zarr(tmp_path, limits={"max_ndim": 3}), "limits must be gpuzarr.Limits(...), not"),
+        (lambda: gpuzarr.Limits(max_ndim=0), "Limits.max_ndim has to be a positive int, not 0."),
+        (lambda: gpuzarr.scan_zarr(tmp_path, storage_options={"a": 1}), "are for URLs; a path needs none."),
+    ):
+        with pytest.raises(gpuzarr.errors.RequestError) as caught:
+            call()
+        assert words in str(caught.value)
+    assert "null: _FillValue=nan" in str(gpuzarr.schema(tmp_path / "in" / "s"))

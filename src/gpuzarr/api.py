@@ -272,6 +272,8 @@ def open_dataset(
 def _open(
     store: Any, group: str | None, storage_options: Mapping[str, Any] | None, limits: Limits
 ) -> tuple[ByteStore, ArrayMetadata | GroupMetadata, ScanStatistics]:
+    if not isinstance(limits, Limits):
+        raise RequestError(f"limits must be gpuzarr.Limits(...), not {limits!r}.")
     opened = open_store(store, storage_options=storage_options)
     path = "/".join(part for part in (opened.path, (group or "").strip("/")) if part and part != ".")
     return opened.store, open_node(opened.store, path, limits=limits), ScanStatistics()

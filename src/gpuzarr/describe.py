@@ -11,6 +11,7 @@ from typing import Any, Literal
 import polars as pl
 
 from gpuzarr.cf import TimeUnit
+from gpuzarr.cf.missing import fill_value_attribute
 from gpuzarr.errors import Kind, RequestError
 from gpuzarr.metadata import open_node, walk
 from gpuzarr.metadata.limits import DEFAULT_LIMITS, Limits
@@ -281,6 +282,8 @@ def _markers(column: Column) -> dict[str, Any]:
     if array is None or column.decoding is None or not column.decoding.nullable:
         return {}
     markers = {name: array.attributes[name] for name in ("_FillValue", "missing_value") if name in array.attributes}
+    if "_FillValue" in markers:
+        markers["_FillValue"] = fill_value_attribute(array)
     if array.zarr_format == 2 and array.fill_value is not None:
         markers.setdefault("fill_value", array.fill_value)
     return markers

@@ -13,7 +13,7 @@ import numpy as np
 
 from gpuzarr.metadata.model import ArrayMetadata
 
-__all__ = ["Missing", "matching_value", "missing_values"]
+__all__ = ["Missing", "fill_value_attribute", "matching_value", "missing_values"]
 
 
 @dataclass(frozen=True)
@@ -102,6 +102,11 @@ def matching_value(value: Any, dtype: np.dtype[Any]) -> Any:
 def _fill_value(array: ArrayMetadata) -> Any:
     if array.zarr_format == 2 and array.fill_value is not None:
         return array.fill_value
+    return fill_value_attribute(array)
+
+
+def fill_value_attribute(array: ArrayMetadata) -> Any:
+    """The attribute ``_FillValue`` as a value: xarray encodes it in Zarr v3; None where there is none."""
     value = array.attributes.get("_FillValue")
     return value if array.zarr_format == 2 or value is None else _decoded(value, array)
 

@@ -305,7 +305,10 @@ class _Hierarchy:
         close = difflib.get_close_matches(name, names[:1000], n=NEARBY_NAMES)
         listed = ", ".join(map(shown, close or names[:NEARBY_NAMES]))
         more = "" if len(close or names) <= NEARBY_NAMES else f" and {len(names) - NEARBY_NAMES} more"
-        return f"; {parent or '/'!r} has {listed}{more}"
+        below = (
+            f". If it is below {prefixes[0]!r}, say group={prefixes[0]!r}" if not path and len(prefixes) == 1 else ""
+        )
+        return f"; {parent or '/'!r} has {listed}{more}{below}"
 
 
 def _children_in(tree: ConsolidatedTree, path: str) -> Children:

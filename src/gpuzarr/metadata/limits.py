@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 
+from gpuzarr.errors import RequestError
+
 __all__ = ["DEFAULT_LIMITS", "Limits"]
 
 
@@ -48,7 +50,7 @@ class Limits:
         for limit in fields(self):
             value = getattr(self, limit.name)
             if not isinstance(value, int) or value < 1:
-                raise ValueError(f"Limits.{limit.name} has to be a positive int, not {value!r}")
+                raise RequestError(f"Limits.{limit.name} has to be a positive int, not {value!r}.")
 
 
 DEFAULT_LIMITS = Limits()

@@ -92,7 +92,12 @@ def open_store(
     if isinstance(target, str) and _URL.match(target):
         return OpenedStore(_open_url(target, storage_options or {}, options))
     if storage_options:
-        raise RequestError(f"storage_options are for URLs; {type(target).__name__} targets carry their own.")
+        what = (
+            "a path needs none"
+            if isinstance(target, str | os.PathLike)
+            else f"a {type(target).__name__} carries its own"
+        )
+        raise RequestError(f"storage_options are for URLs; {what}.")
     if _is_upath(target):
         target = target.fs.get_mapper(target.path)
     if isinstance(target, str | os.PathLike):
