@@ -150,17 +150,20 @@ def test_large_ones_are_left_to_chunkwise_evaluation(monkeypatch: pytest.MonkeyP
     )
     table = build_table(node, store_label="m", options=TableOptions(), read_raw=partial(_fixed, 1))
     assert table.dims[1] == Dimension("y", 90)
-    coordinates = Coordinates(table, partial(_fixed, 1))
-    assert coordinates.names == ("x", "y", "aux", "names")
+
+    def names() -> tuple[str, ...]:
+        return Coordinates(table, partial(_fixed, 1)).names
+
+    assert names() == ("x", "y", "aux", "names")
     monkeypatch.setattr(limits, "MAX_AUXILIARY_CELLS", 8999)
-    assert coordinates.names == ("x", "y", "names")
+    assert names() == ("x", "y", "names")
     monkeypatch.setattr(limits, "MAX_DIMENSION_CELLS", 99)
-    assert coordinates.names == ("y", "names")
+    assert names() == ("y", "names")
     monkeypatch.setattr(limits, "MAX_COORDINATE_BYTES", 100 * 200 - 1)
-    assert coordinates.names == ("y",)
+    assert names() == ("y",)
     for name in ("x", "v", "nothing"):
         with pytest.raises(RequestError, match=f"'{name}' is no coordinate.*'y'"):
-            coordinates.values(name)
+            Coordinates(table, partial(_fixed, 1)).values(name)
 
 
 def test_failures_name_the_array_and_are_tried_again() -> None:

@@ -14,7 +14,7 @@ import polars as pl
 
 from gpuzarr.api import table_and_scan_options
 from gpuzarr.backends.aliases import with_aliases
-from gpuzarr.backends.byte_cache import ByteCache, Entry
+from gpuzarr.backends.byte_cache import ByteCache, Entry, Key
 from gpuzarr.backends.cached_dataset import CachedDataset, RawValues
 from gpuzarr.backends.caches import Caches, Done, StatisticsReport, is_small
 from gpuzarr.backends.cancellation import Cancellation
@@ -83,7 +83,7 @@ class Backend:
         self._limits = limits
         self._progress = table.pop("progress", None)
         self._table = table
-        self._table_of(table)  # wrong names and values are refused now
+        self._usual = Key(*self._table_of(table))  # wrong names and values are refused now
         self._freshness = Freshness(self._store, max_age=self.options.max_age, fixed=fixed)
         self._caches = Caches(self._freshness, self.options)
         self._datasets = ByteCache(_METADATA_NBYTES)
@@ -126,12 +126,11 @@ class Backend:
         if self._closed:
             raise ScanCancelled("The backend was closed. Open it again to scan.", store=self._store.label)
         progress = table.pop("progress", self._progress)
-        options = self._table_of({**self._table, **table})
-        key = options
+        key = Key(*self._table_of({**self._table, **table})) if table else self._usual
         kept = self._datasets.peek(key)
         if kept is not None and not kept.value.is_current:
             self._datasets.drop(key, kept)
-        dataset: CachedDataset = self._datasets.load(key, lambda: self._open(*options)).value
+        dataset: CachedDataset = self._datasets.load(key, lambda: self._open(*key.parts)).value
         factory = progress_factory(progress)
         if factory is not None:
             dataset = dataset.with_options()
@@ -310,7 +309,7 @@ class Backend:
         self, dataset: CachedDataset, predicate: pl.Expr | None, columns: Sequence[str] | None, n_rows: int | None
     ) -> pl.DataFrame:
         """Columns of the rows that pass, in the order asked for."""
-        query = dataset.for_query()
+        query = dataset.for_query(looked=True)
         plan = query.plan(columns, predicate, n_rows)
         if plan.filter is not None and predicate is not None and not is_elementwise(predicate, plan.table.schema):
             return _collected(_lazily(dataset, predicate, columns, n_rows), dataset)
@@ -331,7 +330,7 @@ class Backend:
             raise RequestError(f"batch_size must be a positive int or None, not {batch_size!r}.")
         dataset = self._limited(limits, cancellation)
         columns = None if columns is None else _known(columns, dataset.table.schema)
-        query = dataset.for_query()
+        query = dataset.for_query(looked=True)
         plan = query.plan(columns, predicate, n_rows)
         frames: Iterator[pl.DataFrame]
         if plan.filter is not None and predicate is not None and not is_elementwise(predicate, plan.table.schema):

@@ -9,7 +9,23 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["ByteCache", "CacheStatistics", "Entry", "Ticket"]
+__all__ = ["ByteCache", "CacheStatistics", "Entry", "Key", "Ticket"]
+
+
+class Key:
+    """A key of many parts, whose hash is computed once."""
+
+    __slots__ = ("_hash", "parts")
+
+    def __init__(self, *parts: Any) -> None:
+        self.parts = parts
+        self._hash = hash(parts)
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __eq__(self, other: object) -> bool:
+        return self is other or (isinstance(other, Key) and self.parts == other.parts)
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from gpuzarr.backends.caches import Caches
 from gpuzarr.backends.cancellation import Cancellation
 from gpuzarr.backends.freshness import QueryView
 from gpuzarr.backends.recording import RecordingStore
+from gpuzarr.device.small import SmallScan
 from gpuzarr.errors import GpuzarrError, Kind, ScanCancelled, StoreError
 from gpuzarr.metadata.model import ArrayMetadata
 from gpuzarr.options import ScanOptions
@@ -127,7 +128,12 @@ class CachedDataset(Dataset):
             if c.is_coordinate and c.array is not None
         }
         self._tokens = _Tokens()
-        self.coordinates = self._fresh_coordinates()
+
+        def keep(column: Column, make: Callable[[], Any]) -> Any:
+            assert column.array is not None
+            return caches.coordinate(self._keys[column.name], column.array, make)
+
+        self.coordinates = Coordinates(self.table, raw, keep)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Dataset, (self.store, self.table, self.options)
@@ -142,8 +148,13 @@ class CachedDataset(Dataset):
         self._closed = closed
         return self
 
-    def for_query(self, cancellation: Cancellation | None = None) -> CachedDataset:
+    def for_query(self, cancellation: Cancellation | None = None, *, looked: bool = False) -> CachedDataset:
         """The dataset for one query: it holds on to the coordinates that it plans with until its last frame.
+
+        Parameters
+        ----------
+        looked
+            `is_current` was looked at just now.
 
         Raises
         ------
@@ -153,7 +164,7 @@ class CachedDataset(Dataset):
         refuse_fork(self)
         if self._closed():
             raise ScanCancelled("The backend was closed. Open it again to scan.", store=self.table.store)
-        if self._caches.freshness.kind != "unknown" and not self.is_current:
+        if not looked and self._caches.freshness.kind != "unknown" and not self.is_current:
             raise StoreError(
                 "The store's metadata were changed after this table was made. Call lazy() or scan_zarr() again.",
                 kind=Kind.STORE_CHANGED,
@@ -162,7 +173,7 @@ class CachedDataset(Dataset):
         self._caches.drop_outdated(self._keys)
         chosen = cancellation if cancellation is not None else self._cancellation
         view = QueryView(self._caches.freshness)
-        return self._copy(_view=view, _cancellation=chosen, coordinates=self._fresh_coordinates())
+        return self._copy(_view=view, _cancellation=chosen, coordinates=self.coordinates.emptied())
 
     def with_options(self, **changes: Any) -> CachedDataset:
         """The same dataset with other options than the order of rows and what missing chunks mean."""
@@ -171,7 +182,8 @@ class CachedDataset(Dataset):
 
     def for_call(self, cancellation: Cancellation | None, **changes: Any) -> CachedDataset:
         """The same dataset, with an own list of `errors`; its scans end when they are cancelled."""
-        return self._copy(options=replace(self.options, **changes), _cancellation=cancellation, errors=[])
+        options = replace(self.options, **changes) if changes else self.options
+        return self._copy(options=options, _cancellation=cancellation, errors=[])
 
     def plan(
         self,
@@ -221,6 +233,10 @@ class CachedDataset(Dataset):
     ) -> Iterator[pl.DataFrame]:
         """Run a plan on the host; see `Dataset.scan`."""
         statistics = statistics if statistics is not None else ScanStatistics()
+        small = self.small(plan, statistics)
+        if small is not None:
+            yield from self._at_once(plan, small)
+            return
         device = self.device(plan, statistics, inline=self.is_inline(plan))
         frames = self.large_frames(plan) if self.options.device == "cuda" else None
         found = self.run(plan, device, statistics, frames=frames, heartbeat=heartbeat)
@@ -235,6 +251,35 @@ class CachedDataset(Dataset):
         except GpuzarrError as error:
             self.errors.append(error)
             raise
+
+    def _at_once(self, plan: ScanPlan, small: SmallScan) -> Iterator[pl.DataFrame]:
+        try:
+            frames = list(flagged(plan, self.coordinates, small.frames()))
+        except GpuzarrError as error:
+            self.errors.append(error)
+            raise
+        if self._cancellation is not None and self._cancellation.is_raised:
+            cancelled = ScanCancelled("The scan was cancelled.", store=self.table.store)
+            self.errors.append(cancelled)
+            raise cancelled
+        yield from frames
+
+    def small(self, plan: ScanPlan, statistics: ScanStatistics) -> SmallScan | None:
+        """See `Dataset.small`: a scan whose chunks are at hand, but for one."""
+        if plan.selected_rows > INLINE_ROWS or plan.tile_count > INLINE_CHUNKS:
+            return None
+        if not SmallScan.fits(plan) or self.progress is not None or self.options.device == "cuda":
+            return None
+        small = SmallScan(plan, self.coordinates, self.reader(statistics), self.options, statistics)
+        if small.frame is None:
+            return None
+        left = 0
+        for wanted in small.wanted.values():
+            reader = wanted.source.reader
+            assert isinstance(reader, CachedChunkReader)
+            if not reader.holds(wanted.indices):
+                left += len(wanted.indices)
+        return small if left <= 1 else None
 
     def is_inline(self, plan: ScanPlan) -> bool:
         """Whether a scan is so small that it is done in the thread that asks for it."""
@@ -256,15 +301,6 @@ class CachedDataset(Dataset):
         out = object.__new__(type(self))  # copy.copy would go through the pickle, without the caches
         out.__dict__.update(self.__dict__, **changes)
         return out
-
-    def _fresh_coordinates(self) -> Coordinates:
-        caches, keys = self._caches, self._keys
-
-        def keep(column: Column, make: Callable[[], Any]) -> Any:
-            assert column.array is not None
-            return caches.coordinate(keys[column.name], column.array, make)
-
-        return Coordinates(self.table, self._raw, keep)
 
 
 class _Tokens:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from gpuzarr.backends.byte_cache import ByteCache, Entry
+from gpuzarr.backends.byte_cache import ByteCache, Entry, Key
 from gpuzarr.backends.cached_reader import value_nbytes
 from gpuzarr.backends.freshness import Freshness
 from gpuzarr.backends.options import BackendOptions
@@ -58,12 +58,12 @@ class Caches:
         self._sources: dict[str, tuple[tuple[tuple[str, Any], ...], float]] = {}
         self._lock = threading.Lock()
 
-    def coordinate_key(self, column: Column, order: tuple[str, ...], on_missing: str) -> tuple[Any, ...]:
+    def coordinate_key(self, column: Column, order: tuple[str, ...], on_missing: str) -> Key:
         """Under which the decoded values of a coordinate are kept: also other tables with the same decoding find them."""
         assert column.array is not None
-        return column.array.path, column.array.shape, column.dims, order, on_missing, column.decoding
+        return Key(column.array.path, column.array.shape, column.dims, order, on_missing, column.decoding)
 
-    def coordinate(self, key: tuple[Any, ...], array: ArrayMetadata, make: Callable[[], Decoded]) -> Decoded:
+    def coordinate(self, key: Key, array: ArrayMetadata, make: Callable[[], Decoded]) -> Decoded:
         """Decoded values of a coordinate, kept or made."""
 
         def entry() -> Entry:
@@ -82,7 +82,7 @@ class Caches:
         with self._lock:
             self._sources[path] = objects, read_at
 
-    def drop_outdated(self, keys: Mapping[str, tuple[Any, ...]]) -> None:
+    def drop_outdated(self, keys: Mapping[str, Key]) -> None:
         """Forget kept coordinates that changed in the store."""
         for key in keys.values():
             entry = self.coordinates.peek(key)

@@ -169,5 +169,5 @@ def positions(rows: np.ndarray, frame: Frame) -> Places:
 def axis_map(column: Column, dims: Mapping[str, int]) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """(permutation of the array's axes into table order, positions of its dimensions in the table, ascending)."""
     at = [dims[name] for name in column.dims]
-    order = tuple(int(i) for i in np.argsort(at))
+    order = tuple(sorted(range(len(at)), key=at.__getitem__))
     return order, tuple(sorted(at))

@@ -178,14 +178,22 @@ class ScanPlan:
         """Product of `grid_shape`; tile positions are below it."""
         return math.prod(self.grid_shape)
 
+    def _unravelled(self, position: int) -> tuple[int, ...]:
+        """`numpy.unravel_index` of one position in the grid of surviving tiles, faster."""
+        at = []
+        for extent in reversed(self.grid_shape):
+            position, inside = divmod(position, extent)
+            at.append(inside)
+        return tuple(at[::-1])
+
     def _sizes(self) -> tuple[int, ...]:
         return tuple(d.size for d in self.table.dims)
 
     def tile_at(self, position: int) -> Tile | None:
         """The tile at a position of the grid of surviving tiles; None if the row limit excludes it."""
-        at = np.unravel_index(position, self.grid_shape) if self.grid_shape else ()
-        number = tuple(int(a.tiles[i]) for a, i in zip(self.axes, at, strict=True))
-        picks = tuple(a.picks(int(i)) for a, i in zip(self.axes, at, strict=True))
+        at = self._unravelled(position)
+        number = tuple([int(a.tiles[i]) for a, i in zip(self.axes, at, strict=True)])
+        picks = tuple([a.picks(i) for a, i in zip(self.axes, at, strict=True)])
         filtered = self.filter is not None and (self.needs_filter is None or bool(self.needs_filter[at]))
         limit = None
         if self.boundary is not None:
@@ -223,7 +231,7 @@ class ScanPlan:
 
     def _after_boundary(self, position: int) -> bool:
         assert self.boundary is not None
-        at = np.unravel_index(position, self.grid_shape) if self.grid_shape else ()
+        at = self._unravelled(position)
         return tuple(int(a.tiles[i]) for a, i in zip(self.axes, at, strict=True)) > self.boundary[0]
 
     def frames(

@@ -12,6 +12,7 @@ import polars as pl
 
 from gpuzarr.device.base import Device
 from gpuzarr.device.host import HostDevice, chunked_leaves
+from gpuzarr.device.small import SmallScan
 from gpuzarr.executor.loop import DEFAULT_BUDGET, run
 from gpuzarr.metadata.limits import DEFAULT_LIMITS, Limits
 from gpuzarr.metadata.model import ArrayMetadata
@@ -247,10 +248,26 @@ class Dataset:
     ) -> Iterator[pl.DataFrame]:
         """Run a plan: data frames in row order. Closing the iterator stops the work."""
         statistics = statistics if statistics is not None else ScanStatistics()
+        small = self.small(plan, statistics)
+        if small is not None:
+            return flagged(plan, self.coordinates, small.frames())
         device = self.device(plan, statistics, inline=self.is_inline(plan))
         frames = self.large_frames(plan) if self.options.device == "cuda" else None
         found = self.run(plan, device, statistics, frames=frames, heartbeat=heartbeat)
         return flagged(plan, self.coordinates, found)
+
+    def small(self, plan: ScanPlan, statistics: ScanStatistics) -> SmallScan | None:
+        """The scan without threads or tasks, if it is small enough for that."""
+        if not SmallScan.fits(plan) or self.progress is not None or self.options.device == "cuda":
+            return None
+        if not self.is_small(plan):
+            return None
+        scan = SmallScan(plan, self.coordinates, self.reader(statistics), self.options, statistics)
+        return scan if scan.frame is not None else None
+
+    def is_small(self, plan: ScanPlan) -> bool:
+        """Whether a scan reads nothing, or little of a local store, and gives few rows."""
+        return plan.selected_rows <= INLINE_ROWS and plan.tile_count <= INLINE_CHUNKS and self.is_inline(plan)
 
     def large_frames(self, plan: ScanPlan) -> Iterator[Frame]:
         """Frames of about a quarter of the budget: a GPU wants many streams at a time."""

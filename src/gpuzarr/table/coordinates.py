@@ -46,22 +46,21 @@ class Coordinates:
     keep
         Gives decoded values that are kept elsewhere, or makes them with the function it is given; None to keep them here
         only. Not part of a pickled copy.
-    orders
-        What is known of the order of values, for several objects of one table. Not part of a pickled copy.
     """
 
-    def __init__(
-        self,
-        table: Table,
-        read_raw: Callable[[ArrayMetadata], np.ndarray],
-        keep: Keep | None = None,
-        orders: OrderedValues | None = None,
-    ) -> None:
+    def __init__(self, table: Table, read_raw: Callable[[ArrayMetadata], np.ndarray], keep: Keep | None = None) -> None:
         self._keep = keep
-        self._orders = orders if orders is not None else OrderedValues()
+        self._orders = OrderedValues()
+        self._dims: dict[str, tuple[str, ...] | None] = {}
         self._table = table
         self._read_raw = read_raw
         self._cells: dict[str, _Once] = {name: _Once() for name in table.by_name}
+
+    def emptied(self) -> Coordinates:
+        """The same without values; what was found out about them stays, until they turn out to be others."""
+        out = object.__new__(type(self))  # copy.copy would go through the pickle
+        out.__dict__.update(self.__dict__, _cells={name: _Once() for name in self._table.by_name})
+        return out
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -89,8 +88,16 @@ class Coordinates:
         Available are coordinates of dimensions and indices of up to `MAX_DIMENSION_CELLS` elements, and auxiliary
         coordinates of up to `MAX_AUXILIARY_CELLS` cells, unless they take more than `MAX_COORDINATE_BYTES`.
         """
+        if column in self._dims:
+            return self._dims[column]
         found = self._table.by_name.get(column)
-        if found is None or not found.is_coordinate:
+        if found is None:
+            return None
+        dims = self._dims[column] = self._held_dims(found)
+        return dims
+
+    def _held_dims(self, found: Column) -> tuple[str, ...] | None:
+        if not found.is_coordinate:
             return None
         dims = self._order(found)
         limit = MAX_AUXILIARY_CELLS if found.role == "auxiliary" else MAX_DIMENSION_CELLS
