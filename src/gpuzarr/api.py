@@ -19,6 +19,7 @@ from gpuzarr.progress import Progress, progress_factory
 from gpuzarr.source.bill import Bill, Profile, explain, profile
 from gpuzarr.source.dataset import Dataset, RawReader
 from gpuzarr.source.polars_source import lazy_frame
+from gpuzarr.source.together import small_coordinates
 from gpuzarr.statistics import ScanStatistics
 from gpuzarr.store import ByteStore, open_store
 from gpuzarr.table import TableOptions, build_table, build_tables
@@ -258,7 +259,8 @@ def open_dataset(
     below: list[GroupMetadata] = []
     if table.groups is not None and isinstance(node, GroupMetadata):
         below = [g for g in walk(opened, node.path, limits=limits) if g.path != node.path]
-    read_raw = RawReader(opened, options.on_missing, statistics)
+    beside = () if opened.is_local else small_coordinates(node)
+    read_raw = RawReader(opened, options.on_missing, statistics, beside=beside)
     built = build_table(
         node,
         store_label=opened.label,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from types import TracebackType
@@ -16,21 +16,22 @@ from gpuzarr.api import table_and_scan_options
 from gpuzarr.backends.aliases import with_aliases
 from gpuzarr.backends.byte_cache import ByteCache, Entry, Key
 from gpuzarr.backends.cached_dataset import CachedDataset, RawValues
-from gpuzarr.backends.caches import Caches, Done, StatisticsReport, is_small
+from gpuzarr.backends.caches import Caches, Done, StatisticsReport
 from gpuzarr.backends.cancellation import Cancellation
 from gpuzarr.backends.chunk_report import chunk_report
 from gpuzarr.backends.expressions import columns_of, request_of
 from gpuzarr.backends.freshness import Freshness, QueryView
 from gpuzarr.backends.options import BackendOptions
 from gpuzarr.backends.recording import RecordingStore
-from gpuzarr.errors import GpuzarrError, RequestError, ScanCancelled
-from gpuzarr.metadata import ArrayMetadata, GroupMetadata, open_node, walk
+from gpuzarr.errors import RequestError, ScanCancelled
+from gpuzarr.metadata import GroupMetadata, open_node, walk
 from gpuzarr.metadata.limits import DEFAULT_LIMITS, Limits
 from gpuzarr.options import ScanOptions
 from gpuzarr.plan.model import ScanPlan
 from gpuzarr.predicate import is_elementwise
 from gpuzarr.progress import progress_factory
 from gpuzarr.source.polars_source import lazy_frame
+from gpuzarr.source.together import read_together, small_coordinates
 from gpuzarr.statistics import ScanStatistics
 from gpuzarr.store import OpenedStore, open_store
 from gpuzarr.table import TableOptions, build_table
@@ -38,8 +39,6 @@ from gpuzarr.table import TableOptions, build_table
 __all__ = ["Backend"]
 
 _METADATA_NBYTES = 1 << 26
-_PREFETCHED = 32
-_PREFETCH_THREADS = 16
 
 
 class Backend:
@@ -378,27 +377,13 @@ class Backend:
             below = [with_aliases(g, aliases) for g in groups if g.path != node.path]  # type: ignore[misc]
         raw = RawValues(self._caches, options.on_missing, statistics)
         if isinstance(node, GroupMetadata) and not self._store.is_local:
-            _prefetch([a for a in node.arrays.values() if is_small(a)][:_PREFETCHED], raw.early)
+            read_together(small_coordinates(node), raw.early)
         built = build_table(node, store_label=self._store.label, options=table, read_raw=raw.early, descendants=below)
         documents = Entry(None, 0, recording.objects, recording.began)
         dataset = CachedDataset(
             self._store, built, options, statistics, caches=self._caches, documents=documents, raw=raw
         ).until(lambda: self._closed)
         return Entry(dataset, 2000 * (1 + len(built.columns)), documents.objects, documents.read_at)
-
-
-def _prefetch(arrays: list[ArrayMetadata], read: Callable[[ArrayMetadata], Any]) -> None:
-    """Read coordinates side by side: one round trip together. One that fails does so again when it is needed."""
-
-    def attempt(array: ArrayMetadata) -> None:
-        try:
-            read(array)
-        except GpuzarrError:
-            return
-
-    if arrays:
-        with ThreadPoolExecutor(min(_PREFETCH_THREADS, len(arrays)), thread_name_prefix="gpuzarr-coordinate") as pool:
-            list(pool.map(attempt, arrays))
 
 
 def _known(columns: Sequence[str], schema: pl.Schema) -> list[str]:

@@ -192,10 +192,11 @@ class CachedDataset(Dataset):
         n_rows: int | None = None,
         *,
         guarded: bool = True,
+        elementwise: bool = False,
     ) -> ScanPlan:
         """Plan a scan; see `Dataset.plan`."""
         try:
-            return super().plan(with_columns, predicate, n_rows, guarded=guarded)
+            return super().plan(with_columns, predicate, n_rows, guarded=guarded, elementwise=elementwise)
         except GpuzarrError as error:
             self.errors.append(error)
             raise

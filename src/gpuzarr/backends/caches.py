@@ -8,8 +8,6 @@ from collections.abc import Callable, Generator, Mapping
 from dataclasses import asdict
 from typing import Any
 
-import numpy as np
-
 from gpuzarr.backends.byte_cache import ByteCache, Entry, Key
 from gpuzarr.backends.cached_reader import value_nbytes
 from gpuzarr.backends.freshness import Freshness
@@ -109,15 +107,3 @@ class Caches:
             has_metadata=has_metadata,
             **{name: asdict(figure) for name, figure in figures.items()},
         )
-
-
-def is_small(array: ArrayMetadata) -> bool:
-    """Whether an array is the coordinate of a dimension and cheap to read before anybody asks for it."""
-    names = array.dimension_names
-    return (
-        array.ndim == 1
-        and names is not None
-        and names[0] == array.name
-        and array.dtype.numpy != np.dtype(object)
-        and array.shape[0] * array.dtype.itemsize <= 1 << 20
-    )

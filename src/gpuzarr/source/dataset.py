@@ -24,6 +24,7 @@ from gpuzarr.progress import ProgressFactory, watch
 from gpuzarr.reader import ChunkReader
 from gpuzarr.source.guards import Excess, excess
 from gpuzarr.source.sorted_flags import flagged
+from gpuzarr.source.together import read_together
 from gpuzarr.source.unchanged import DocumentGuard, same_values
 from gpuzarr.statistics import ScanStatistics
 from gpuzarr.store import ByteStore, for_scan
@@ -59,8 +60,9 @@ def chunked_columns(plan: ScanPlan, coordinates: Coordinates) -> dict[str, Colum
 class RawReader:
     """Reads whole arrays for the table and for its `Coordinates`; picklable.
 
-    What the table needed to see (times, to choose their unit) is kept for the coordinates, which ask once. `verify` is
-    called where a chunk is not there, or is damaged.
+    What the table needed to see (times, to choose their unit) is kept for the coordinates, which ask once; where it needs
+    to see anything, those `beside` are read in the same round trip. `verify` is called where a chunk is not there, or is
+    damaged.
     """
 
     store: ByteStore
@@ -68,9 +70,16 @@ class RawReader:
     statistics: ScanStatistics
     seen: dict[Any, Any] = field(default_factory=dict, compare=False)
     verify: Callable[[ArrayMetadata], None] | None = field(default=None, compare=False)
+    beside: tuple[ArrayMetadata, ...] = field(default=(), compare=False)
 
     def early(self, array: ArrayMetadata) -> Any:
         """Raw values of an array, kept until they are asked for again."""
+        if self.beside and not self.seen:
+            others = [other for other in self.beside if other.path != array.path]
+            read_together([array, *others], self._keep)
+        return self._keep(array)
+
+    def _keep(self, array: ArrayMetadata) -> Any:
         values = self.seen[self._key(array)] = self(array)
         return values
 
@@ -178,8 +187,11 @@ class Dataset:
         n_rows: int | None = None,
         *,
         guarded: bool = True,
+        elementwise: bool = False,
     ) -> ScanPlan:
         """Plan a scan; reads coordinates at most, and looks whether the arrays that the query names are what they were.
+
+        ``elementwise``: the predicate was pushed down by Polars, and so is known to look at one row at a time.
 
         Raises
         ------
@@ -190,7 +202,14 @@ class Dataset:
         """
         self.guard.check(self._named(with_columns, predicate))
         self._read_coordinates(with_columns, predicate)
-        plan = make_plan(self.table, self.coordinates, with_columns=with_columns, predicate=predicate, n_rows=n_rows)
+        plan = make_plan(
+            self.table,
+            self.coordinates,
+            with_columns=with_columns,
+            predicate=predicate,
+            n_rows=n_rows,
+            elementwise=elementwise,
+        )
         refused = self.excess(plan) if guarded else None
         if refused is not None:
             raise refused.error(store=self.table.store, group=self.table.group)

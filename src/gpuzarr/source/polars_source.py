@@ -43,7 +43,7 @@ class ZarrSource:
         refuse_fork(self.dataset)
         dataset = self.dataset.for_query()
         dry = self.trace is not None and self.trace.dry  # a bill says what a guard refuses, and does not raise
-        plan = dataset.plan(with_columns, predicate, n_rows, guarded=not dry)
+        plan = dataset.plan(with_columns, predicate, n_rows, guarded=not dry, elementwise=True)
         statistics = ScanStatistics()
         if self.trace is not None:
             self.trace.record(dataset, plan, statistics)

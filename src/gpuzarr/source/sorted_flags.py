@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import numpy as np
 import polars as pl
 
 from gpuzarr.plan.model import ScanPlan
@@ -52,13 +51,5 @@ def order_of_leading(table: Table, coordinates: Coordinates, projection: tuple[s
         return None
     if column.role == "index":
         return column.name, False
-    if not (column.dtype.is_numeric() or column.dtype.is_temporal()) or coordinates.dims_of(column.name) is None:
-        return None
-    values, valid = coordinates.numpy(column.name)
-    if values.dtype.kind not in "iuf" or (valid is not None and not valid.all()):
-        return None
-    if values.dtype.kind == "f" and np.isnan(values).any():
-        return None
-    if bool((values[1:] >= values[:-1]).all()):
-        return column.name, False
-    return (column.name, True) if bool((values[1:] <= values[:-1]).all()) else None
+    found = None if coordinates.dims_of(column.name) is None else coordinates.ordered(column.name)
+    return None if found is None else (column.name, not found.is_ascending)
