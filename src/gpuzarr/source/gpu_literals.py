@@ -3,8 +3,8 @@
 The traverser that the GPU engine walks a plan with gives a literal of type ``Datetime("ns")`` or ``Time`` as a Python object,
 that is, cut to whole microseconds, and so does the engine's own translation. Such literals are common: the optimizer makes
 ``time <= date`` on nanoseconds ``time <= date + 999 ns``. The printed plan shows all digits. So the query is looked for on the
-call stack (whoever translates a query holds it), printed, and the filter with the same literals in the same order is looked
-for. Where that leaves a doubt, the GPU engine must not run the query; a CPU engine will.
+call stack (whoever translates a query holds it: the nearest caller that holds any), printed, and the filter with the same
+literals in the same order is looked for. Where that leaves a doubt, the GPU engine must not run the query; a CPU engine will.
 """
 
 from __future__ import annotations
@@ -57,11 +57,7 @@ def nanoseconds_of(visitor: Any, n: int) -> Nanoseconds:
     if not any(cut_leaves(value, dtype) for _, value, dtype in literals):
         return {}
     wanted = [_shown(leaf) for _, value, dtype in literals for leaf in _instants(value, dtype)]
-    found: set[tuple[int, ...]] = set()
-    for queries in _queries_of_callers():
-        found = {digits for query in queries for digits in _printed(query, wanted)}
-        if found:
-            break
+    found = {digits for query in _queries_of_caller() for digits in _printed(query, wanted)}
     if len(found) != 1:
         raise CutLiteralError
     digits = iter(found.pop())
@@ -162,22 +158,40 @@ def _split(date: str, time: str, digits: str) -> tuple[str, str, int, int]:
 
 
 def _printed(query: pl.LazyFrame, wanted: list[tuple[str, str, int]]) -> Iterator[tuple[int, ...]]:
-    """Nanoseconds of the literals of filters in a query that have the wanted literals, and no others."""
+    """Nanoseconds of the literals of filters in a query that have the wanted literals, and no others.
+
+    Raises
+    ------
+    CutLiteralError
+        Another filter has the wanted ones among others, which may be text that looks like a time: that one may be meant.
+    """
     try:
         plan = query.explain(engine="in-memory")
-    except (Exception, pl.exceptions.PanicException):  # some query of a caller, which need not be one that runs
+    except (Exception, pl.exceptions.PanicException):  # a query that is not the one which is translated need not run
         return
     for text in _SELECTION.findall(plan):
         tokens = [_split(*token) for token in _TOKEN.findall(text)]
-        if [token[:3] for token in tokens] == wanted:
+        shown = [token[:3] for token in tokens]
+        if shown == wanted:
             yield tuple(token[3] for token in tokens)
+        elif _is_among(wanted, shown):
+            raise CutLiteralError
 
 
-def _queries_of_callers() -> Iterator[list[pl.LazyFrame]]:
-    """Queries that callers hold, of the nearest one first: whoever asked for the translation is among them."""
+def _is_among(wanted: list[tuple[str, str, int]], shown: list[tuple[str, str, int]]) -> bool:
+    """Whether the wanted ones come in this order, with others between them."""
+    rest = iter(shown)
+    return all(one in rest for one in wanted)
+
+
+def _queries_of_caller() -> list[pl.LazyFrame]:
+    """Queries that the nearest caller with any holds: whoever asked for the translation. Those of farther ones are others."""
     frame = sys._getframe(1)  # noqa: SLF001  # there is no public way
     while frame is not None:
-        found = [value for value in frame.f_locals.values() if isinstance(value, pl.LazyFrame)]
+        foreign = frame.f_code.co_freevars  # of functions around a callback, not on their way to here
+        held = [value for name, value in frame.f_locals.items() if name not in foreign]
+        found = [value for value in held if isinstance(value, pl.LazyFrame)]
         if found:
-            yield found
+            return found
         frame = frame.f_back  # type: ignore[assignment]
+    return []
