@@ -249,12 +249,12 @@ def test_literals_that_stay_unknown_send_the_query_to_a_cpu_engine(
         assert translate(fine.filter(predicate))[1].errors, str(predicate)
     two = pl.concat([fine.filter(t < ns(NS + 1)), fine.filter(t < ns(NS + 2))])
     assert translate(two)[1].errors
-    text = t.dt.to_string("%F") != "12:00:00"  # what looks like a literal and is none, so that the filter is not recognised
+    text = t.dt.to_string("%F") != "12:00:00"  # it looks like a literal and is none: the filter is not recognised
     similar, meant = fine.filter(t > ns(NS + 1)), fine.filter((t > ns(NS + 456)) & text)
     assert translate(meant)[1].errors  # not with the literal of a query that a caller further away holds
     assert translate(pl.concat([similar, meant]))[1].errors  # nor with that of another filter of the same query
     assert not translate(similar)[1].errors
-    monkeypatch.setattr(gpu_literals, "_queries_of_caller", lambda: [])
+    monkeypatch.setattr(gpu_literals, "_queries_of_caller", list)
     assert translate(fine.filter(t <= dt.datetime(2020, 1, 1)))[1].errors
     assert not translate(fine.filter(t.dt.year() > 1980))[1].errors
 
