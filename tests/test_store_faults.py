@@ -8,6 +8,7 @@ import json
 import re
 import threading
 import time
+import traceback
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -138,6 +139,20 @@ def test_final_answers_are_not_repeated(server: FaultServer, store: ByteStore, s
             call(store)
         assert caught.value.kind is kind
         assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize("secret", ["https://user:hUnter2@127.0.0.1:9/a.zarr", "http://127.0.0.1:9/a.zarr?sig=hUnter2"])
+def test_tracebacks_hold_no_secret(secret: str) -> None:
+    """Causes are errors of other libraries, which print whole URLs; the one of a harmless URL stays."""
+    options = StoreOptions(retries=0)
+    with open_store(secret, options=options) as opened, pytest.raises(StoreError) as caught:
+        opened.store.get("a")
+    shown = "".join(traceback.format_exception(caught.value))
+    assert "hUnter2" not in shown
+    assert "***" in str(caught.value)
+    with open_store("http://127.0.0.1:9/a.zarr", options=options) as opened, pytest.raises(StoreError) as caught:
+        opened.store.get("a")
+    assert caught.value.__cause__ is not None
 
 
 def test_missing_is_not_failed(server: FaultServer, store: ByteStore) -> None:

@@ -1,10 +1,10 @@
-"""Removes secrets from text. One function, used by every repr, error, log line and report."""
+"""Removes secrets from text: one function, used by every repr, error, log line and report. And from causes of errors."""
 
 from __future__ import annotations
 
 import re
 
-__all__ = ["redact"]
+__all__ = ["public_cause", "redact"]
 
 _HIDDEN = "***"
 
@@ -100,3 +100,16 @@ def _hide_values(text: str) -> str:
             done = end
     kept.append(text[done:])
     return "".join(kept)
+
+
+def public_cause(error: BaseException | None) -> BaseException | None:
+    """The cause that an error of ours may be raised from: None if one in its chain holds a secret, which a traceback shows."""
+    seen: set[int] = set()
+    link = error
+    while link is not None and id(link) not in seen:
+        seen.add(id(link))
+        texts = (str(link), repr(link))
+        if any(redact(text) != text for text in texts):
+            return None
+        link = link.__cause__ if link.__suppress_context__ else link.__context__
+    return error

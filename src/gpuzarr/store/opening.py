@@ -18,7 +18,7 @@ from zarr.abc.store import Store
 from zarr.storage import FsspecStore, LocalStore, StorePath, ZipStore
 
 from gpuzarr.errors import Kind, NotFoundError, RequestError, StoreError
-from gpuzarr.redact import redact
+from gpuzarr.redact import public_cause, redact
 from gpuzarr.store.base import ByteStore
 from gpuzarr.store.keys import check_prefix
 from gpuzarr.store.local import LocalByteStore
@@ -154,7 +154,7 @@ def _open_url(url: str, storage_options: Mapping[str, Any], options: StoreOption
     try:
         parts = urlsplit(url)
     except ValueError as error:
-        raise RequestError(f"The URL {redact(url)!r} is malformed: {error}.") from error
+        raise RequestError(f"The URL {redact(url)!r} is malformed: {error}.") from public_cause(error)
     if parts.scheme.lower() != "file":
         return open_url(url, storage_options, options)
     if parts.netloc not in ("", "localhost"):

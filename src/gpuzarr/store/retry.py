@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from gpuzarr.errors import Kind, StoreError
+from gpuzarr.redact import public_cause
 from gpuzarr.store.options import StoreOptions
 
 __all__ = ["Failure", "classify", "run"]
@@ -101,7 +102,7 @@ def run(
         delay = min(_LONGEST_DELAY, options.backoff * 2.0 ** min(tries - 1, 30)) * (1.0 - 0.5 * jitter())
         spent = clock() - begin
         if not transient or tries > options.retries or spent + delay > options.retry_timeout:
-            raise _final(error, tries, spent) from cause
+            raise _final(error, tries, spent) from public_cause(cause)
         sleep(delay)
 
 

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from zarr.storage import FsspecStore
 
 from gpuzarr.errors import EnvironmentLacksError, RequestError
-from gpuzarr.redact import redact
+from gpuzarr.redact import public_cause, redact
 from gpuzarr.store.base import ByteStore
 from gpuzarr.store.obstore_store import ObstoreByteStore, Recipe
 from gpuzarr.store.options import StoreOptions
@@ -79,7 +79,7 @@ def open_obstore(
             f"The store cannot be opened: {str(error).strip().splitlines()[0]}. Check the URL and storage_options (names as "
             f"obstore.store.{ {'s3': 'S3Store', 'gs': 'GCSStore', 'az': 'AzureStore', 'http': 'HTTPStore'}[kind] } has them).",
             store=url,
-        ) from error
+        ) from public_cause(error)
     return ObstoreByteStore(
         store,
         options,
@@ -136,13 +136,13 @@ def _open_fsspec(url: str, storage_options: Mapping[str, Any], options: StoreOpt
             f"fsspec needs another package for {redact(url)!r}: {error}. For s3, gs, az and http, pip install "
             f"'gpuzarr[remote]' is enough.",
             store=url,
-        ) from error
+        ) from public_cause(error)
     except Exception as error:
         raise RequestError(
             f"The store cannot be opened: {str(error).strip().splitlines()[0] if str(error) else type(error).__name__}. "
             f"Check the URL and storage_options.",
             store=url,
-        ) from error
+        ) from public_cause(error)
     return ZarrByteStore(store, options, label=url, url=url, storage_options=dict(storage_options))
 
 
