@@ -121,7 +121,7 @@ def _translators() -> dict[type, Callable[..., Any]]:
     from gpuzarr.source import gpu_translate
     from gpuzarr.source.gpu_source import Bound
 
-    registry, nodes = translate._translate_ir, translate.plrs._ir_nodes  # noqa: SLF001  # what issue 22917 asks for
+    registry, nodes = translate._translate_ir, translate.plrs._ir_nodes  # noqa: SLF001  # rapidsai/cudf#22917 asks for a public way
     ours = {nodes.PythonScan: gpu_translate.scan, nodes.SimpleProjection: gpu_translate.projection}
     originals = {node_type: registry.dispatch(node_type) for node_type in ours}
     for original in originals.values():

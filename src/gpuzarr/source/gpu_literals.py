@@ -13,6 +13,7 @@ import datetime as dt
 import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping
+from types import FrameType
 from typing import Any
 
 import polars as pl
@@ -186,12 +187,12 @@ def _is_among(wanted: list[tuple[str, str, int]], shown: list[tuple[str, str, in
 
 def _queries_of_caller() -> list[pl.LazyFrame]:
     """Queries that the nearest caller with any holds: whoever asked for the translation. Those of farther ones are others."""
-    frame = sys._getframe(1)  # noqa: SLF001  # there is no public way
+    frame: FrameType | None = sys._getframe(1)  # noqa: SLF001  # there is no public way
     while frame is not None:
         foreign = frame.f_code.co_freevars  # of functions around a callback, not on their way to here
         held = [value for name, value in frame.f_locals.items() if name not in foreign]
         found = [value for value in held if isinstance(value, pl.LazyFrame)]
         if found:
             return found
-        frame = frame.f_back  # type: ignore[assignment]
+        frame = frame.f_back
     return []
