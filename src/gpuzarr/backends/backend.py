@@ -174,7 +174,7 @@ class Backend:
         -------
         dict
             ``coord_entries``, ``var_entries``, ``has_metadata``; and, by cache (``coordinates``, ``variables``,
-            ``indexes``), the figures of `gpuzarr.backends.byte_cache.CacheStatistics`.
+            ``indexes``, ``device``), the figures of `gpuzarr.backends.byte_cache.CacheStatistics`.
         """
         return self._caches.report(has_metadata=self._datasets.statistics().entries > 0)
 
