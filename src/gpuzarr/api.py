@@ -161,7 +161,9 @@ def read_device(
 
     Parameters
     ----------
-    store, group, variables, dims, broadcast, memory_budget, storage_options
+    store
+        One store: a path, a URL, a zarr ``Store``, ``Group`` or ``Array``; no backend, and not many stores.
+    group, variables, dims, broadcast, memory_budget, storage_options
         As in `scan_zarr`.
     columns
         To read; None for all.
@@ -220,7 +222,9 @@ def scan_tables(
 
     Parameters
     ----------
-    store, group, device, order, decode_cf, time_unit, on_missing, nan_to_null, max_bytes, max_rows, max_chunks_to_read, \
+    store
+        One store: a path, a URL, a zarr ``Store``, ``Group`` or ``Array``; no backend, and not many stores.
+    group, device, order, decode_cf, time_unit, on_missing, nan_to_null, max_bytes, max_rows, max_chunks_to_read, \
 memory_budget, storage_options, limits
         As in `scan_zarr`.
 

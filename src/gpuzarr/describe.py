@@ -159,7 +159,10 @@ def schema(
 
     Parameters
     ----------
-    store, group, variables, dims, broadcast, groups, decode_cf, time_unit, nan_to_null, storage_options, limits
+    store
+        One store: a path, a URL, a zarr ``Store``, ``Group`` or ``Array``; no backend (it has a method ``schema``), and not
+        many stores.
+    group, variables, dims, broadcast, groups, decode_cf, time_unit, nan_to_null, storage_options, limits
         As for `gpuzarr.scan_zarr`.
 
     Returns
