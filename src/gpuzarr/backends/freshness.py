@@ -68,10 +68,11 @@ class Freshness:
             return True
         if self.kind == "free":
             version: Any = getattr(self.store, "version")  # noqa: B009  # no part of the protocol
-            if all(version(key) == known for key, known in entry.objects):
-                return True
-            self.changed()
-            return False
+            for key, known in entry.objects:
+                if version(key) != known:
+                    self.changed()
+                    return False
+            return True
         if self.is_believed(entry.read_at):
             return True
         if self.kind == "unknown":

@@ -15,13 +15,13 @@ from functools import cached_property
 import numpy as np
 import polars as pl
 
-from gpuzarr.device.columns import CellBuffer, axis_map, expand, flat_picks, series_of, take
+from gpuzarr.device.columns import CellBuffer, axis_map, expand, series_of, take
 from gpuzarr.device.loading import ChunkedColumn, chunk_tasks
 from gpuzarr.errors import GpuzarrError, ResourceError
 from gpuzarr.options import ScanOptions
 from gpuzarr.plan.axis import parts
 from gpuzarr.plan.chunks import ChunkPart
-from gpuzarr.plan.model import Frame, Piece, ScanPlan
+from gpuzarr.plan.model import Frame, ScanPlan
 from gpuzarr.reader import ChunkReader
 from gpuzarr.statistics import ScanStatistics
 from gpuzarr.table.coordinates import Coordinates
@@ -143,32 +143,16 @@ class SmallScan:
 
     def _series(self, column: Column, wanted: ChunksWanted | None, frame: Frame) -> pl.Series:
         if wanted is not None:
-            source = wanted.source
-            windows, out = self._read(wanted, frame)
-            axes = source.axes
-        else:
-            _, axes = axis_map(column, self._dims)
-            windows, out = [self._held(column, axes, piece) for piece in frame.pieces], None
-        if out is None:
-            nullable = any(window.valid is not None for window in windows)
-            out = CellBuffer.empty(frame.rows, windows[0].values.dtype, nullable)
-            for piece, window in zip(frame.pieces, windows, strict=True):
-                expand(window, axes, piece, out)
-        return series_of(column, out.values, out.valid)
-
-    def _held(self, column: Column, axes: tuple[int, ...], piece: Piece) -> CellBuffer:
-        """Cells of a coordinate that is in memory, N-d over its own dimensions."""
-        picks = tuple([piece.picks[d] for d in axes])
-        sizes = tuple([self.plan.table.dims[d].size for d in axes])
+            out = self._read(wanted, frame)
+            return series_of(column, out.values, out.valid)
+        _, axes = axis_map(column, self._dims)
         if column.role == "index":
-            return CellBuffer(flat_picks(picks, sizes), None)
+            return series_of(column, _spread(None, axes, frame), None)
         values, valid = self._coordinates.numpy(column.name)
-        return CellBuffer(
-            take(values.reshape(sizes), picks), None if valid is None else take(valid.reshape(sizes), picks)
-        )
+        return series_of(column, _spread(values, axes, frame), None if valid is None else _spread(valid, axes, frame))
 
-    def _read(self, wanted: ChunksWanted, frame: Frame) -> tuple[list[CellBuffer], CellBuffer | None]:
-        """Cells of a column, N-d per piece; and flat over the frame, if it has all dimensions of the table."""
+    def _read(self, wanted: ChunksWanted, frame: Frame) -> CellBuffer:
+        """Cells of a column whose chunks have to be read, over the rows of the frame."""
         source = wanted.source
         raws: list[np.ndarray | None] = [None] * len(wanted.indices)
         boxes = None
@@ -176,14 +160,36 @@ class SmallScan:
             boxes = np.stack([source.shared_box(tuple(index)) for index in wanted.indices.tolist()])
         for task in chunk_tasks(source, wanted.indices, boxes, raws.__setitem__, None, together=_TOGETHER):
             task()
-        flat: CellBuffer | None = None
+        out = source.buffer(frame.rows)
         if source.is_full:
-            flat = source.buffer(frame.rows)
-            windows = [flat.window(piece.first_row, piece.shape) for piece in frame.pieces]
+            windows = [out.window(piece.first_row, piece.shape) for piece in frame.pieces]
         else:
             shapes = [tuple([piece.shape[d] for d in source.axes]) for piece in frame.pieces]
             windows = [source.buffer(math.prod(shape)).window(0, shape) for shape in shapes]
         for number, chunk, part in wanted.takes:
-            index = tuple(wanted.indices[chunk].tolist())
-            source.put(raws[chunk], index, part, windows[number])
-        return windows, flat
+            source.put(raws[chunk], tuple(wanted.indices[chunk].tolist()), part, windows[number])
+        if not source.is_full:
+            for piece, window in zip(frame.pieces, windows, strict=True):
+                expand(window, source.axes, piece, out)
+        return out
+
+
+def _spread(values: np.ndarray | None, axes: tuple[int, ...], frame: Frame) -> np.ndarray:
+    """Cells of an array over the rows of a frame; the array lies over the dimensions ``axes`` of the table.
+
+    None stands for the index of a dimension, of any length: only what is selected is made.
+    """
+    out = np.empty(frame.rows, np.int64 if values is None else values.dtype)
+    for piece in frame.pieces:
+        pick = piece.picks[axes[0]] if axes else slice(0, 1)
+        if values is None:
+            cells = np.arange(pick.start, pick.stop) if isinstance(pick, slice) else pick
+        elif len(axes) == 1:
+            cells = values[pick]
+        else:
+            cells = take(values, tuple([piece.picks[d] for d in axes]))
+        shape = [1] * len(piece.shape)
+        for d in axes:
+            shape[d] = piece.shape[d]
+        out[piece.first_row : piece.first_row + piece.rows].reshape(piece.shape)[...] = cells.reshape(shape)
+    return out

@@ -15,8 +15,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import polars as pl
@@ -49,7 +48,12 @@ _OPERATORS: dict[str, Callable[[Ordered, Any], Range]] = {
     "Eq": lambda values, v: values.between(v, v),
 }
 _MIRRORED = {"Gt": "Lt", "GtEq": "LtEq", "Lt": "Gt", "LtEq": "GtEq", "Eq": "Eq"}
-_CLOSED = {"Both": (True, True), "Left": (True, False), "Right": (False, True), "None": (False, False)}
+_BETWEEN: dict[str, Callable[[Ordered, Any, Any], Range]] = {
+    "Both": lambda values, a, b: values.between(a, b),
+    "Left": lambda values, a, b: values.between(a, b, with_high=False),
+    "Right": lambda values, a, b: values.between(a, b, with_low=False),
+    "None": lambda values, a, b: values.between(a, b, with_low=False, with_high=False),
+}
 
 
 class OrderedProvider(Protocol):
@@ -66,8 +70,7 @@ class OrderedProvider(Protocol):
         """Values of a coordinate along one dimension, None if they are in no order."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Constant:
+class _Constant(NamedTuple):
     """A literal: an ``int``, a ``double``, a ``single``, or a time in nanoseconds, a ``Datetime`` or ``Duration``."""
 
     kind: str
@@ -89,10 +92,9 @@ def box_of(predicate: pl.Expr, provider: OrderedProvider) -> dict[str, Range] | 
     box: dict[str, Range] = {}
     while parts:
         part = parts.pop()
-        match part:
-            case {"BinaryExpr": {"op": "And", "left": left, "right": right}}:
-                parts += (left, right)
-                continue
+        if type(part) is dict and (binary := part.get("BinaryExpr")) is not None and binary.get("op") == "And":
+            parts += (binary.get("left"), binary.get("right"))
+            continue
         found = _range(part, provider)
         if found is None:
             return None
@@ -124,59 +126,65 @@ def _tree(expr: pl.Expr) -> Any:
 
 
 def _range(part: Any, provider: OrderedProvider) -> tuple[str, Range] | None:
-    match part:
-        case {"BinaryExpr": {"left": left, "op": str(operator), "right": right}} if operator in _OPERATORS:
-            column = _column(left)
-            constants: tuple[_Constant | None, ...] = (_constant(right),)
-            if column is None:
-                operator, column, constants = _MIRRORED[operator], _column(right), (_constant(left),)
-            look = _OPERATORS[operator]
-        case {
-            "Function": {"input": [value, low, high], "function": {"Boolean": {"IsBetween": {"closed": str(closed)}}}}
-        }:
-            if closed not in _CLOSED:
-                return None
-            column, constants = _column(value), (_constant(low), _constant(high))
-            with_low, with_high = _CLOSED[closed]
-
-            def look(values: Ordered, *at: Any) -> Range:
-                return values.between(*at, with_low=with_low, with_high=with_high)
-
-        case _:
-            return None
-    if column is None or any(constant is None for constant in constants):
+    found = _comparison(part)
+    if found is None:
         return None
-    name, casts = column
+    name, cast, look, constants = found
     dims = provider.dims_of(name)
     if dims is None or len(dims) != 1:
         return None
     values = provider.ordered(name)
-    known = [constant for constant in constants if constant is not None]
-    if values is None or not all(_is_harmless(cast, values, known) for cast in casts):
+    if values is None or (cast is not None and not _is_harmless(cast, values, constants)):
         return None
-    readings = _readings(values, known)
+    readings = _readings(values, constants)
     if readings is None:
         return None
-    first, *others = (look(values, *reading) for reading in readings)
-    return None if any(other != first for other in others) else (dims[0], first)
+    first = look(values, *readings[0])
+    for reading in readings[1:]:
+        if look(values, *reading) != first:
+            return None
+    return dims[0], first
 
 
-def _column(part: Any) -> tuple[str, tuple[Any, ...]] | None:
-    """A column, and the types that it is converted to on the way."""
-    match part:
-        case {"Column": str(name)}:
-            return name, ()
-        case {"Cast": {"expr": {"Column": str(name)}, "dtype": {"Literal": dtype}}}:
-            return name, (dtype,)
+def _comparison(part: Any) -> tuple[str, Any, Callable[..., Range], list[_Constant]] | None:
+    """Column, the type that it is converted to first (None: to none), what it is compared by, and with what."""
+    if type(part) is not dict or len(part) != 1:
+        return None
+    look: Callable[..., Range] | None = None
+    if (binary := part.get("BinaryExpr")) is not None:
+        operator, left, right = binary.get("op"), binary.get("left"), binary.get("right")
+        column, others = _column(left), [right]
+        if column is None:
+            operator, column, others = _MIRRORED.get(operator), _column(right), [left]
+        look = _OPERATORS.get(operator)
+    elif (function := part.get("Function")) is not None:
+        match function:
+            case {"input": [value, *others], "function": {"Boolean": {"IsBetween": {"closed": str(closed)}}}}:
+                column, look = _column(value), _BETWEEN.get(closed)
+    if look is None or column is None:
+        return None
+    constants = [_constant(other) for other in others]
+    known = [constant for constant in constants if constant is not None]
+    return (*column, look, known) if len(known) == len(constants) else None
+
+
+def _column(part: Any) -> tuple[str, Any] | None:
+    """A column, and the type that it is converted to, None if to none."""
+    if type(part) is dict and len(part) == 1:
+        if type(name := part.get("Column")) is str:
+            return name, None
+        match part:
+            case {"Cast": {"expr": {"Column": str(name)}, "dtype": {"Literal": dtype}}}:
+                return name, dtype
     return None
 
 
 def _constant(part: Any) -> _Constant | None:
     match part:
-        case {"Literal": {"Dyn": {"Int": int(value)}}}:
-            return _Constant("int", value)
         case {"Literal": {"Dyn": {"Float": float(value)}}}:
             return _Constant("double", value)
+        case {"Literal": {"Dyn": {"Int": int(value)}}}:
+            return _Constant("int", value)
         case {"Literal": {"Scalar": scalar}}:
             return _scalar(scalar)
         case {  # how 1.35 writes a datetime: the time of day in UTC, then the zone dropped
@@ -245,22 +253,23 @@ def _within(values: Ordered, limit: int) -> bool:
 
 def _readings(values: Ordered, constants: list[_Constant]) -> list[tuple[Any, ...]] | None:
     """The constants in all ways in which a comparison with the values may take them, None if that is not sure."""
-    kind = constants[0].kind
-    if any(constant.kind != kind or constant.unit != constants[0].unit for constant in constants):
-        return None
-    if isinstance(values.dtype, pl.Datetime | pl.Duration):
+    kind, _, unit = constants[0]
+    for other in constants[1:]:
+        if other.kind != kind or other.unit != unit:
+            return None
+    if isinstance(values.dtype, (pl.Datetime, pl.Duration)):
         return _times(values, constants) if kind == type(values.dtype).__name__ else None
     wanted = tuple(constant.value for constant in constants)
     match kind:
         case "int":
             if values.dtype.is_float():
-                limit = _EXACT_DOUBLE if values.dtype == pl.Float64 else _EXACT_SINGLE
+                limit = _EXACT_DOUBLE if type(values.dtype) is pl.Float64 else _EXACT_SINGLE
                 return [wanted] if all(abs(v) <= limit for v in wanted) else None
             info = np.iinfo(_NUMPY[type(values.dtype)])
             fits = all(info.min <= v <= info.max and abs(v) <= _EXACT_DOUBLE for v in wanted)
             return [wanted] if fits and _within(values, _EXACT_DOUBLE) else None
         case "single" | "double":
-            if values.dtype == pl.Float64:
+            if type(values.dtype) is pl.Float64:
                 return [wanted]
             if any(abs(v) > _LARGEST_SINGLE for v in wanted):
                 return None
