@@ -220,7 +220,7 @@ def _is_harmless(dtype: Any, values: Ordered, constants: list[_Constant]) -> boo
     """Whether comparisons with constants are the same where the values are converted to a type first."""
     match dtype:
         case "Float64" | {"Unknown": "Float"}:
-            return values.dtype.is_float() or _within(values, _EXACT_SINGLE)
+            return values.dtype.is_float() or (values.dtype.is_integer() and _within(values, _EXACT_SINGLE))
         case "Int64" | "Int32":
             bits = 63 if dtype == "Int64" else 31
             return values.dtype.is_integer() and values.high < 2**bits and values.low >= -(2**bits)
