@@ -245,7 +245,10 @@ def test_what_is_no_box() -> None:
 def test_times_that_are_compared_as_numbers_are_not_looked_up() -> None:
     """Polars compares the ticks of both sides then, whatever their units."""
     values = pl.Series([dt.datetime(1969, 12, 31, 23, 59, 59, 985000), EPOCH]).cast(pl.Datetime("us"))
-    for name, series, constant in (("t", values, dt.date(1969, 12, 31)), ("d", values - EPOCH, dt.timedelta(seconds=-1))):
+    for name, series, constant in (
+        ("t", values, dt.date(1969, 12, 31)),
+        ("d", values - EPOCH, dt.timedelta(seconds=-1)),
+    ):
         grid = grid_of(**{name: series})
         for leaf in comparisons(pl.col(name).cast(pl.Float64), constant, constant):
             assert box_of(leaf, grid) is None

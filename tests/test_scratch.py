@@ -7,6 +7,8 @@ import threading
 import numpy as np
 
 from gpuzarr.device.loading import Scratch
+from gpuzarr.device.shared_chunks import SharedChunks
+from gpuzarr.errors import ScanCancelled
 
 FLOATS = np.dtype("f4")
 
@@ -36,3 +38,14 @@ def test_buffers_are_used_again_once_they_are_given_back():
         thread.join()
     assert sorted(seen) == [(False, True), (False, True), (True, True)]
     assert scratch.array((1000,), FLOATS).size == 1000
+
+
+def test_a_chunk_that_arrives_while_a_scan_fails_is_no_error_of_its_own():
+    shared = SharedChunks()
+    future, is_first = shared.claim(("v", (0,)), lambda: 0)
+    assert is_first
+    seen = iter([False, False])
+    future.done = lambda: next(seen, True)  # a worker sets the result just after it was looked at
+    future.set_result(None)
+    shared.fail(ScanCancelled("The scan was closed."))
+    assert future.exception() is None

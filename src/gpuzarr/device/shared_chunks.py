@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import heapq
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import Future, InvalidStateError
 
 import numpy as np
 
@@ -45,7 +46,7 @@ class SharedChunks:
         with self._lock:
             pending = [f for f in self._futures.values() if not f.done()]
         for future in pending:
-            if not future.done():
+            with contextlib.suppress(InvalidStateError):  # a worker was faster
                 future.set_exception(error)
 
     def __len__(self) -> int:
