@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import polars as pl
@@ -18,6 +19,7 @@ from support_stores import MemoryStore
 
 import gpuzarr
 from gpuzarr.api import open_dataset
+from gpuzarr.backends import cached_dataset
 from gpuzarr.device.small import SmallScan
 from gpuzarr.errors import GpuzarrError
 from gpuzarr.options import ScanOptions
@@ -39,10 +41,11 @@ def answer(frames: Iterator[pl.DataFrame], statistics: ScanStatistics) -> Answer
     return (pl.concat(found) if found else None), counts, None
 
 
-def both(dataset: Dataset, plan: ScanPlan) -> tuple[Answer, Answer]:
+def both(dataset: Dataset, plan: ScanPlan, threads: int = 1) -> tuple[Answer, Answer]:
     one, other = ScanStatistics(), ScanStatistics()
     scan = SmallScan(plan, dataset.coordinates, dataset.reader(one), dataset.options, one)
     assert scan.frame is not None
+    scan.threads = threads
     device = dataset.device(plan, other, inline=True)
     return answer(scan.frames(), one), answer(dataset.run(plan, device, other), other)
 
@@ -85,7 +88,7 @@ def test_small_scans_equal_those_of_a_device(seed: int) -> None:
             scan = SmallScan(plan, dataset.coordinates, dataset.reader(ScanStatistics()), options, ScanStatistics())
             if not SmallScan.fits(plan) or scan.frame is None:
                 continue
-            one, other = both(dataset, plan)
+            one, other = both(dataset, plan, int(rng.integers(1, 4)))
             if one[0] is not None and other[0] is not None:
                 assert one[0].equals(other[0])
                 assert one[0].schema == other[0].schema
@@ -110,7 +113,14 @@ def test_which_scans_are_small(tmp_path: Path, sharded: bool) -> None:
     with gpuzarr.ZarrBackendSync.from_url(folder) as backend:
         for _ in range(2):
             assert small_store.same(backend.scan_zarr_sync(box), rows)
+        backend.clear_coord_cache()
+        with mock.patch.object(cached_dataset, "THREADED_BYTES", 1):
+            assert small_store.same(backend.scan_zarr_sync(box), rows)
+        backend.clear_coord_cache()
         query = backend.dataset().for_query()
+        with mock.patch.object(cached_dataset, "SMALL_BYTES", 1):
+            assert query.small(query.plan(None, box), count) is None
+        assert small_store.same(backend.scan_zarr_sync(box), rows)
         assert query.small(query.plan(None, box), count) is not None  # all chunks are at hand now
         wide = backend.dataset(progress=print).for_query()
         assert wide.small(wide.plan(None, box), count) is None  # who watches is told on the way

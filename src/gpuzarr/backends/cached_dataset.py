@@ -39,6 +39,12 @@ INLINE_ROWS = 2**16
 
 INLINE_CHUNKS = 16
 
+THREADED_BYTES = 2**19
+"""Where small scans have to decode this much in several chunks, they do it in several threads."""
+
+SMALL_BYTES = 2**25
+"""Scans of a local store that have to decode more than this are no small ones, whatever they give."""
+
 
 class RawValues:
     """Raw values of coordinates that were read while the table was built, until they are decoded; and how to read others.
@@ -266,7 +272,7 @@ class CachedDataset(Dataset):
         yield from frames
 
     def small(self, plan: ScanPlan, statistics: ScanStatistics) -> SmallScan | None:
-        """See `Dataset.small`: a scan whose chunks are at hand, but for one."""
+        """See `Dataset.small`: a scan whose chunks are at hand, but for one; more in a local store."""
         if plan.selected_rows > INLINE_ROWS or plan.tile_count > INLINE_CHUNKS:
             return None
         if not SmallScan.fits(plan) or self.progress is not None or self.options.device == "cuda":
@@ -274,13 +280,16 @@ class CachedDataset(Dataset):
         small = SmallScan(plan, self.coordinates, self.reader(statistics), self.options, statistics)
         if small.frame is None:
             return None
-        left = 0
+        left = nbytes = 0
         for wanted in small.wanted.values():
             reader = wanted.source.reader
             assert isinstance(reader, CachedChunkReader)
-            if not reader.holds(wanted.indices):
-                left += len(wanted.indices)
-        return small if left <= 1 else None
+            missing = reader.missing(wanted.indices)
+            left += missing
+            nbytes += missing * wanted.source.chain.chunk_nbytes
+        if left > 1 and nbytes >= THREADED_BYTES:
+            small.threads = min(left, self.workers)
+        return small if left <= 1 or (self.store.is_local and nbytes <= SMALL_BYTES) else None
 
     def is_inline(self, plan: ScanPlan) -> bool:
         """Whether a scan is so small that it is done in the thread that asks for it."""
@@ -294,8 +303,7 @@ class CachedDataset(Dataset):
             reader = make(column)
             assert isinstance(reader, CachedChunkReader)
             indices = touched(column, plan)
-            if not reader.holds(indices):
-                left += len(indices)
+            left += reader.missing(indices)
         return left <= 1
 
     def _copy(self, **changes: Any) -> CachedDataset:

@@ -84,9 +84,11 @@ class CachedChunkReader(ChunkReader):
         self._on_device = on_device
         self.is_cached = chain.chunk_nbytes <= min(MAX_CACHED_CHUNK, chunks.max_bytes // 4)
 
-    def holds(self, indices: Int64Array) -> bool:
-        """Whether all these chunks were in the cache a moment ago."""
-        return self.is_cached and all(self._chunks.peek((self._token, tuple(i))) is not None for i in indices.tolist())
+    def missing(self, indices: Int64Array) -> int:
+        """How many of these chunks were not in the cache a moment ago."""
+        if not self.is_cached:
+            return len(indices)
+        return sum(self._chunks.peek((self._token, tuple(index))) is None for index in indices.tolist())
 
     @property
     def kept_on_device(self) -> DeviceChunks | None:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import itertools
 import math
+import threading
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,7 +18,7 @@ import numpy as np
 import polars as pl
 
 from gpuzarr.device.columns import CellBuffer, axis_map, expand, series_of, take
-from gpuzarr.device.loading import ChunkedColumn, chunk_tasks
+from gpuzarr.device.loading import ChunkedColumn, Task, chunk_tasks
 from gpuzarr.errors import GpuzarrError, ResourceError
 from gpuzarr.options import ScanOptions
 from gpuzarr.plan.axis import parts
@@ -56,6 +58,11 @@ class SmallScan:
     ----------
     readers
         Makes the chunk reader of a column.
+
+    Attributes
+    ----------
+    threads
+        In which the chunks of a column are read and decoded, that of the caller among them.
     """
 
     def __init__(
@@ -72,6 +79,7 @@ class SmallScan:
         self._on_missing = options.on_missing
         self._statistics = statistics
         self._dims = {d.name: i for i, d in enumerate(plan.table.dims)}
+        self.threads = 1
         self._columns = [plan.table.by_name[name] for name in plan.projection]
 
     @staticmethod
@@ -158,8 +166,8 @@ class SmallScan:
         boxes = None
         if source.chain.is_divisible and not all(part.whole for _, _, part in wanted.takes):
             boxes = np.stack([source.shared_box(tuple(index)) for index in wanted.indices.tolist()])
-        for task in chunk_tasks(source, wanted.indices, boxes, raws.__setitem__, None, together=_TOGETHER):
-            task()
+        together = 0 if self.threads > 1 else _TOGETHER
+        _run(chunk_tasks(source, wanted.indices, boxes, raws.__setitem__, None, together=together), self.threads)
         out = source.buffer(frame.rows)
         if source.is_full:
             windows = [out.window(piece.first_row, piece.shape) for piece in frame.pieces]
@@ -172,6 +180,38 @@ class SmallScan:
             for piece, window in zip(frame.pieces, windows, strict=True):
                 expand(window, source.axes, piece, out)
         return out
+
+
+def _run(tasks: list[Task], threads: int) -> None:
+    """Run tasks in several threads; the first error ends it."""
+    waiting = deque(tasks)
+    errors: list[BaseException] = []
+
+    def work() -> None:
+        while not errors:
+            try:
+                task = waiting.popleft()
+            except IndexError:
+                return
+            try:
+                task()
+            except BaseException as error:
+                errors.append(error)
+
+    helpers = [
+        threading.Thread(target=work, name=f"gpuzarr-worker-{number}", daemon=True)
+        for number in range(min(threads, len(tasks)) - 1)
+    ]
+    for helper in helpers:
+        helper.start()
+    work()
+    try:
+        for helper in helpers:
+            helper.join()
+    finally:
+        waiting.clear()  # nobody waits any more
+    if errors:
+        raise errors[0]
 
 
 def _spread(values: np.ndarray | None, axes: tuple[int, ...], frame: Frame) -> np.ndarray:
