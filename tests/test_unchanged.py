@@ -23,7 +23,10 @@ from support_counting import CountingStore
 from support_stores import MemoryStore
 
 import gpuzarr
+from gpuzarr.api import open_dataset
 from gpuzarr.errors import StoreError
+from gpuzarr.options import ScanOptions
+from gpuzarr.table import TableOptions
 
 SHAPE = (6, 8)
 DATA = np.arange(48, dtype="f4").reshape(SHAPE)
@@ -325,3 +328,23 @@ def test_wave_engine(tmp_path: Path) -> None:
     drop(tmp_path / "s", "v")
     with scans_on(), pytest.raises(StoreError, match=r"store-changed.*deleted"):
         list(dataset.scan(plan))
+
+
+@pytest.mark.parametrize("zarr_format", [2, 3])
+def test_rewritten_while_a_scan_runs(tmp_path: Path, zarr_format: int) -> None:
+    """Chunks of the same size with another meaning: the query fails at the latest after its last frame."""
+    path = tmp_path / "a.zarr"
+    large = np.arange(64 * 400 * 50, dtype="f4").reshape(64, -1)
+    write(path, zarr_format, data=large, chunks=(1, large.shape[1]))
+    past = time.time() - 100
+    for file in path.rglob("*"):
+        os.utime(file, (past, past))
+    dataset = open_dataset(
+        str(path), table=TableOptions(), options=ScanOptions(order="C", memory_budget=2**17, workers=1)
+    )
+    frames = dataset.scan(dataset.plan())
+    assert_frame_equal(next(frames).select("v").head(3), pl.DataFrame({"v": large[0, :3]}))
+    write(path, zarr_format, data=large.astype("i4"), chunks=(1, large.shape[1]))
+    with pytest.raises(StoreError, match="data type") as caught:
+        list(frames)
+    assert caught.value.kind == "store-changed"

@@ -317,7 +317,13 @@ class Dataset:
         ahead: int | None = None,
         heartbeat: Result | None = None,
     ) -> Iterator[Result]:
-        """Run a plan, or some of its frames, on a device; for the rest see `gpuzarr.executor.loop.run`."""
+        """Run a plan, or some of its frames, on a device; for the rest see `gpuzarr.executor.loop.run`.
+
+        Raises
+        ------
+        StoreError
+            After the last frame, ``STORE_CHANGED``: an array was written anew meanwhile, so frames may hold its new values.
+        """
         finished = watch(self.progress, statistics, self, plan) if self.progress is not None else None
         yield from run(
             plan.frames() if frames is None else frames,
@@ -327,6 +333,7 @@ class Dataset:
             finished=finished,
             heartbeat=heartbeat,
         )
+        self.guard.check(chunked_columns(plan, self.coordinates).values())
 
     def device(self, plan: ScanPlan, statistics: ScanStatistics, *, inline: bool = False) -> HostDevice:
         """The device of one scan."""
