@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 from unittest import mock
 
+from gpuzarr.backends.cached_dataset import CachedDataset
 from gpuzarr.device.runtime_host import HostRuntime
 from gpuzarr.device.wave import WaveDevice
 from gpuzarr.plan.model import ScanPlan
@@ -35,5 +36,10 @@ def scans_on(make: Callable[[], Any] = HostRuntime, **options: Any) -> Iterator[
         made.append((found, runtime))
         return found
 
-    with mock.patch.object(Dataset, "device", device):
+    none_small: Any = lambda _dataset, _plan, _statistics: None  # noqa: E731  # small scans need no device
+    with (
+        mock.patch.object(Dataset, "device", device),
+        mock.patch.object(Dataset, "small", none_small),
+        mock.patch.object(CachedDataset, "small", none_small),
+    ):
         yield made
