@@ -262,6 +262,8 @@ class ScanPlan:
             for run in itertools.chain(runs, (None,)):  # one run behind, so that the last one is known
                 if pending is not None:
                     shape = tuple(count(p) for p in pending)
+                    if pieces and rows + math.prod(shape) > most:
+                        yield close()
                     pieces.append(Piece(tile.position, pending, shape, rows, whole, tile.filtered, tile.limit))
                     rows += math.prod(shape)
                     if run is None:

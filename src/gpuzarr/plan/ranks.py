@@ -139,8 +139,8 @@ def shares(plan: ScanPlan, nranks: int) -> list[tuple[int, int]]:
 def frame_count(plan: ScanPlan, start: int, stop: int, *, rows_wanted: int, rows_most: int) -> int:
     """How many frames `ScanPlan.frames` makes of the same arguments, without making them."""
     number = rows = 0
-    for size, whole in _runs(plan, start, min(stop, end_position(plan)), rows_wanted, rows_most):
-        if whole and rows and rows + size > rows_most:
+    for size, together in _runs(plan, start, min(stop, end_position(plan)), rows_wanted, rows_most):
+        if rows and rows + together > rows_most:
             number, rows = number + 1, 0
         rows += size
         if rows >= rows_wanted:
@@ -148,8 +148,8 @@ def frame_count(plan: ScanPlan, start: int, stop: int, *, rows_wanted: int, rows
     return number + (rows > 0)
 
 
-def _runs(plan: ScanPlan, start: int, stop: int, wanted: int, most: int) -> Iterator[tuple[int, bool]]:
-    """Rows of the pieces that frames are made of, and whether a frame may end before the piece."""
+def _runs(plan: ScanPlan, start: int, stop: int, wanted: int, most: int) -> Iterator[tuple[int, int]]:
+    """Rows of the pieces that frames are made of, and for how many a frame must have room, or end before the piece."""
     last = stop - 1 if plan.boundary is not None and stop == end_position(plan) else stop
     for low in range(start, stop, BLOCK):
         high = min(low + BLOCK, stop)
@@ -157,14 +157,15 @@ def _runs(plan: ScanPlan, start: int, stop: int, wanted: int, most: int) -> Iter
             if size == 0:
                 continue
             if size <= most and position < last:
-                yield size, True
+                yield size, size
                 continue
             tile = plan.tile_at(position)  # large, or cut by the row limit
             if tile is None:
                 continue
             size = math.prod(count(p) for p in tile.picks)
             if size <= most:
-                yield size, True
+                yield size, size
                 continue
             for number, run in enumerate(split(tile, wanted)):
-                yield math.prod(count(p) for p in run), number == 0
+                rows = math.prod(count(p) for p in run)
+                yield rows, size if number == 0 else rows
