@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 
 import numpy as np
-import pytest
 from scan_queries import Outcome, run
 from support_wave import scans_on
 from test_wave_files import LateReader
@@ -14,10 +13,9 @@ from gpuzarr.device.file_reads import PreadReader
 from gpuzarr.device.runtime_host import HostRuntime
 
 
-@pytest.mark.parametrize("first", range(0, 15, 5))
-def test_random_queries_equal_plain_polars(first: int) -> None:
+def test_random_queries_equal_plain_polars() -> None:
     streams = filters = direct = 0
-    for seed in range(first, first + 5):
+    for seed in range(15):
         outcome = Outcome()
         rng = np.random.default_rng(seed)
         deferred = bool(rng.random() < 0.5)
@@ -37,7 +35,7 @@ def test_random_queries_equal_plain_polars(first: int) -> None:
             streams += device.scheduler.batched_streams
             direct += device.statistics.waves_direct
             filters += device.device_filter is not None
-    if first == 5:  # the draws that take every way
-        assert streams > 10
-        assert filters > 2
-        assert direct > 0
+    # The draws took every way.
+    assert streams > 30
+    assert filters > 2
+    assert direct > 0
