@@ -17,7 +17,7 @@ from functools import cached_property
 import numpy as np
 import polars as pl
 
-from gpuzarr.device.columns import CellBuffer, axis_map, expand, series_of, take
+from gpuzarr.device.columns import CellBuffer, axis_map, expand, series_of, take, without_columns
 from gpuzarr.device.loading import ChunkedColumn, Task, chunk_tasks
 from gpuzarr.errors import GpuzarrError, ResourceError
 from gpuzarr.options import ScanOptions
@@ -147,7 +147,7 @@ class SmallScan:
                 raise
             raise error.located(store=self.plan.table.store) from error
         self._statistics.add(rows=frame.rows)
-        yield pl.DataFrame(columns)
+        yield pl.DataFrame(columns) if columns else without_columns(frame.rows)
 
     def _series(self, column: Column, wanted: ChunksWanted | None, frame: Frame) -> pl.Series:
         if wanted is not None:
