@@ -296,12 +296,9 @@ class Dataset:
         return plan.frames(rows_wanted=rows, rows_most=rows)
 
     def is_inline(self, plan: ScanPlan) -> bool:
-        """Whether threads would cost more than they save: the scan is small, or repeats coordinates and reads nothing.
-
-        Inline, a frame that the consumer drops is still in the cache when the next one is written over it.
-        """
+        """Whether a scan is so small that starting threads would cost more than they save."""
         if not chunked_columns(plan, self.coordinates):
-            return True
+            return plan.selected_rows <= INLINE_ROWS
         if not self.store.is_local or plan.tile_count > INLINE_CHUNKS or plan.selected_rows > INLINE_ROWS:
             return False
         return sum(nbytes for _, nbytes in self.chunks_to_read(plan)) <= INLINE_BYTES
