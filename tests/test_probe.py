@@ -20,14 +20,14 @@ H200 = PROBE.Gpu((13, 0), ("NVIDIA H200",))
 
 def test_report_of_this_machine() -> None:
     report = probe_function()
-    found = {piece.name: piece for piece in (*report.base, *report.stores)}
+    found = {piece.name: piece for piece in (*report.base, *report.optional)}
     for name in ("polars", "numpy", "pyarrow", "zarr", "numcodecs"):
         assert found[name].state == "found"
         assert found[name].version == importlib.metadata.version(name)
     assert report.runs("cpu")
     assert report.cores >= 1
     text = str(report)
-    for line in ("Runs here", "Libraries", "Stores", "CUDA", "gds"):
+    for line in ("Runs here", "Libraries", "Optional", "CUDA", "gds"):
         assert line in text
     with pytest.raises(AttributeError):
         report.cores = 1  # type: ignore[misc]

@@ -25,7 +25,8 @@ __all__ = ["Gpu", "Piece", "ProbeReport", "Runnable", "probe", "require_cuda", "
 GPU_ENGINE_POLARS_BELOW = (1, 45)  # cudf-polars 26.10 refuses the query plans of newer releases
 
 _BASE = {name: (name,) for name in ("polars", "numpy", "pyarrow", "zarr", "numcodecs")}
-_STORES = {
+_OPTIONAL = {
+    "isal": (("isal",), "gzip and zlib chunks are decoded by zlib, at half the speed: install isal"),
     "obstore": (("obstore",), "S3, GCS, Azure and HTTP stores: install the extra 'remote'"),
     "fsspec": (("fsspec",), "fsspec URLs: install the extra 'fsspec'"),
     "icechunk": (("icechunk",), "Icechunk repositories: install the extra 'icechunk'"),
@@ -110,8 +111,8 @@ class ProbeReport:
     ----------
     python, platform, cores, gpuzarr
         Versions and machine; ``cores`` are those that this process may use.
-    base, stores, cuda
-        Libraries: always needed; for some stores; for CUDA.
+    base, optional, cuda
+        Libraries: always needed; for speed and for some stores; for CUDA.
     gpu
         Driver and devices.
     gds
@@ -125,7 +126,7 @@ class ProbeReport:
     cores: int
     gpuzarr: str
     base: tuple[Piece, ...]
-    stores: tuple[Piece, ...]
+    optional: tuple[Piece, ...]
     cuda: tuple[Piece, ...]
     gpu: Gpu
     gds: str
@@ -140,7 +141,7 @@ class ProbeReport:
             (f"gpuzarr {self.gpuzarr}, Python {self.python}, {self.cores} cores, {self.platform}", ()),
             ("Runs here", self.devices),
             ("Libraries", self.base),
-            ("Stores", self.stores),
+            ("Optional", self.optional),
             ("CUDA", (*self.cuda, f"{'gpu':<17} {self.gpu}", f"{'gds':<17} {self.gds}")),
         ]
         return "\n".join("\n".join([title, *(f"  {line}" for line in lines)]) for title, lines in sections)
@@ -162,7 +163,7 @@ def probe() -> ProbeReport:
     base = tuple(
         _look(name, names, "install gpuzarr with its dependencies", load=True) for name, names in _BASE.items()
     )
-    stores = tuple(_look(name, names, note, load=True) for name, (names, note) in _STORES.items())
+    optional = tuple(_look(name, names, note, load=True) for name, (names, note) in _OPTIONAL.items())
     advice = f"install the extra {_extra(gpu)!r}"
     cuda = tuple(_look(name, names, advice, load=bool(gpu.names)) for name, names in _CUDA.items())
     lacks_cpu = _lacking(base, _BASE)
@@ -179,7 +180,7 @@ def probe() -> ProbeReport:
         cores=_cores(),
         gpuzarr=_version(("gpuzarr",)) or "source tree",
         base=base,
-        stores=stores,
+        optional=optional,
         cuda=cuda,
         gpu=gpu,
         gds=_gds(gpu, cuda),
