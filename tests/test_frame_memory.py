@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import random
+import sys
 import threading
 
 import numpy as np
@@ -10,7 +12,8 @@ import polars as pl
 import pyarrow as pa
 import pytest
 
-from gpuzarr.device.frame_memory import FrameMemory, _capacity
+from gpuzarr.device.frame_memory import USUAL_NBYTES, FrameMemory, _capacity
+from gpuzarr.device.large_pages import PAGE, Region
 
 
 def _views(values: np.ndarray, rng: random.Random) -> object:
@@ -89,3 +92,39 @@ def test_limits():
     assert memory.kept_bytes == 0
     for nbytes in (2**17, 2**17 + 1, 1_000_000, 2**20 - 1, 123_456_789):
         assert nbytes <= _capacity(nbytes) <= nbytes * 1.15
+
+
+def _resident() -> int:
+    with open("/proc/self/statm") as numbers:
+        return int(numbers.read().split()[1]) * PAGE
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="resident memory is asked of Linux")
+def test_memory_of_dropped_columns_goes_back_while_others_of_the_same_region_live():
+    memory = FrameMemory(0)
+    usual = memory.array(USUAL_NBYTES, np.dtype(np.uint8))
+    columns = [memory.array(2**20 + 2**18, np.dtype(np.uint8)) for _ in range(40)]
+    huge = memory.array(3 * 2**25, np.dtype(np.uint8))  # a region of its own
+    for column in columns:
+        column[:] = 7
+    huge[:] = 7
+    before = _resident()
+    last = columns[20]
+    del columns, column, huge, usual
+    assert before - _resident() > 0.9 * (39 * (2**20 + 2**18) + 3 * 2**25)
+    memory.close()
+    del memory
+    gc.collect()
+    assert (last == 7).all()
+
+
+def test_a_region_is_aligned_and_its_parts_can_be_forgotten():
+    region = Region(5 * PAGE)
+    assert region.bytes.nbytes == 5 * PAGE
+    assert region.bytes.ctypes.data % 2**21 == 0
+    region.bytes[:] = 9
+    region.forget(PAGE - 1, 2 * PAGE + 2)  # the whole pages of it
+    assert (region.bytes[:PAGE] == 9).all()
+    assert (region.bytes[3 * PAGE :] == 9).all()
+    region.forget(0, PAGE - 1)
+    assert (region.bytes[:PAGE] == 9).all()
