@@ -19,7 +19,7 @@ from gpuzarr.codecs import CodecChain
 from gpuzarr.codecs.sharding import ShardIndex
 from gpuzarr.errors import Kind, StoreError
 from gpuzarr.metadata.model import ArrayMetadata
-from gpuzarr.reader import ChunkGroup, ChunkReader
+from gpuzarr.reader import ChunkGroup, ChunkReader, Together
 from gpuzarr.reader.shard_index import IndexCache
 from gpuzarr.statistics import ScanStatistics
 
@@ -98,6 +98,11 @@ class CachedChunkReader(ChunkReader):
             return None
         return DeviceChunks(self._view, cache, self._token)
 
+    @property
+    def joins_objects(self) -> bool:
+        """See `ChunkReader.joins_objects`."""
+        return not self.is_cached and super().joins_objects
+
     def read(
         self,
         group: ChunkGroup,
@@ -107,10 +112,11 @@ class CachedChunkReader(ChunkReader):
         out_for: Callable[[int], np.ndarray | None] | None = None,
         boxes: Int64Array | None = None,
         skip: Callable[[int], bool] | None = None,
+        together: Together | None = None,
     ) -> None:
         """See `ChunkReader.read`."""
         if not self.is_cached:
-            super().read(group, indices, place, out_for=out_for, boxes=boxes, skip=skip)
+            super().read(group, indices, place, out_for=out_for, boxes=boxes, skip=skip, together=together)
             return
         wanted = [p for p in group.positions.tolist() if skip is None or not skip(p)]
         while wanted:  # once, unless another scan failed to read what this one waited for

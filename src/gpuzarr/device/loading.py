@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,13 +17,13 @@ from gpuzarr.codecs import CodecChain
 from gpuzarr.device.columns import CellBuffer, axis_map, place, take
 from gpuzarr.device.frame_memory import FrameMemory
 from gpuzarr.device.shared_chunks import SharedChunks
-from gpuzarr.errors import ChunkError, GpuzarrError, Kind, StoreError
+from gpuzarr.errors import ChunkError, GpuzarrError, Kind
 from gpuzarr.metadata.model import ArrayMetadata
 from gpuzarr.options import MissingPolicy
 from gpuzarr.plan.axis import Picks
 from gpuzarr.plan.chunks import ChunkPart, is_direct, last_tile, piece_chunks
 from gpuzarr.plan.model import Frame, Piece, ScanPlan
-from gpuzarr.reader import ChunkGroup, ChunkReader
+from gpuzarr.reader import ChunkGroup, ChunkReader, Together, foreign_error
 from gpuzarr.table.model import Column
 
 __all__ = ["ChunkedColumn", "FullLoad", "Load", "RowLoad", "Scratch", "Task", "chunk_tasks"]
@@ -262,22 +262,28 @@ def chunk_tasks(
     offer: Callable[[int], np.ndarray | None] | None,
     *,
     together: int,
+    joined: Together | None = None,
 ) -> list[Task]:
-    """Tasks that read chunks and hand each to ``put`` by position; ``together`` decoded bytes per task."""
+    """Tasks that read chunks and hand each to ``put`` by position; ``together`` decoded bytes per task.
+
+    ``joined`` receives chunks instead where several are decoded in one call.
+    """
     reader = source.reader
     groups = reader.groups(indices)
     tasks: list[Task] = []
     for run in _runs(groups, together // max(1, source.chain.chunk_nbytes)):
 
-        def task(run: Sequence[Any] = run) -> None:
+        def task(run: list[ChunkGroup] = run) -> None:
+            if joined is not None and len(run) > 1 and reader.joins_objects:
+                reader.read_together(run, joined)
+                return
             for group in run:
                 try:
-                    reader.read(group, indices, put, out_for=offer, boxes=boxes)
+                    reader.read(group, indices, put, out_for=offer, boxes=boxes, together=joined)
                 except (GpuzarrError, MemoryError):
                     raise
-                except Exception as error:  # of a store driver or a codec library: where it happened must not be lost
-                    message = f"Reading this object failed: {type(error).__name__}: {error}"
-                    raise StoreError(message, array=source.array.path, key=group.key) from error
+                except Exception as error:
+                    raise foreign_error(error, source.array.path, group.key) from error
 
         tasks.append(task)
     return tasks
@@ -407,7 +413,17 @@ def begin_full(
         source.put(raw, tuple(at[position].tolist()), part, load.windows[number])
         scratch.give_back()
 
-    return load, tasks + chunk_tasks(source, at, boxes, put, offer, together=together), waits
+    copies = may and not source.nullable
+
+    def put_joined(position: int, raw: np.ndarray | None) -> None:
+        number, part = wanted[position]
+        if copies and part.whole and raw is not None:
+            load.windows[number].values[part.at] = raw
+        else:
+            source.put(raw, tuple(at[position].tolist()), part, load.windows[number])
+
+    joined = Together(lambda n: scratch.array((n, *shape), stored), put_joined, scratch.give_back)
+    return load, tasks + chunk_tasks(source, at, boxes, put, offer, together=together, joined=joined), waits
 
 
 def claimed_boxes(
@@ -460,7 +476,12 @@ def begin_rows(
         def offer(_: int) -> np.ndarray | None:
             return scratch.array(shape, source.array.dtype.numpy) if source.fixed else None
 
-        tasks += chunk_tasks(source, at, requests.boxes, put, offer, together=together)
+        def put_joined(position: int, raw: np.ndarray | None) -> None:
+            load.put(raw, tuple(at[position].tolist()), wanted[position])
+
+        stored = source.array.dtype.numpy
+        joined = Together(lambda n: scratch.array((n, *shape), stored), put_joined, scratch.give_back)
+        tasks += chunk_tasks(source, at, requests.boxes, put, offer, together=together, joined=joined)
     return load, tasks, waits, len(wanted) + len(requests.shared)
 
 

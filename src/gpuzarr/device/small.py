@@ -24,7 +24,7 @@ from gpuzarr.options import ScanOptions
 from gpuzarr.plan.axis import parts
 from gpuzarr.plan.chunks import ChunkPart
 from gpuzarr.plan.model import Frame, ScanPlan
-from gpuzarr.reader import ChunkReader
+from gpuzarr.reader import ChunkReader, Together
 from gpuzarr.statistics import ScanStatistics
 from gpuzarr.table.coordinates import Coordinates
 from gpuzarr.table.model import Column
@@ -167,7 +167,10 @@ class SmallScan:
         if source.chain.is_divisible and not all(part.whole for _, _, part in wanted.takes):
             boxes = np.stack([source.shared_box(tuple(index)) for index in wanted.indices.tolist()])
         together = 0 if self.threads > 1 else _TOGETHER
-        _run(chunk_tasks(source, wanted.indices, boxes, raws.__setitem__, None, together=together), self.threads)
+        stored, shape = source.array.dtype.numpy, source.chain.chunk_shape
+        joined = Together(lambda n: np.empty((n, *shape), stored), raws.__setitem__)
+        tasks = chunk_tasks(source, wanted.indices, boxes, raws.__setitem__, None, together=together, joined=joined)
+        _run(tasks, self.threads)
         out = source.buffer(frame.rows)
         if source.is_full:
             windows = [out.window(piece.first_row, piece.shape) for piece in frame.pieces]

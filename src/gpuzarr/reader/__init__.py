@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from gpuzarr.reader.chunk_reader import ChunkReader
+from gpuzarr.reader.chunk_reader import ChunkReader, foreign_error
 from gpuzarr.reader.groups import ChunkGroup
+from gpuzarr.reader.together import Together
 
-__all__ = ["ChunkGroup", "ChunkReader"]
+__all__ = ["ChunkGroup", "ChunkReader", "Together", "foreign_error"]

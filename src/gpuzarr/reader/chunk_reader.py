@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from gpuzarr.codecs.chain import CodecChain
 from gpuzarr.codecs.steps import Bytes, as_bytes
-from gpuzarr.errors import ChunkError, GpuzarrError
+from gpuzarr.errors import ChunkError, GpuzarrError, StoreError
 from gpuzarr.metadata.model import ArrayMetadata
 from gpuzarr.reader.fetch_plan import ChunkFetch, FetchPlanner
 from gpuzarr.reader.groups import ChunkGroup, group_chunks
@@ -19,16 +20,21 @@ from gpuzarr.reader.kept import KeptChunks
 from gpuzarr.reader.needs import NeedsMemory
 from gpuzarr.reader.requests import ObjectRequests, Payload, request_count
 from gpuzarr.reader.shard_index import IndexCache, ShardLocator
+from gpuzarr.reader.together import Together
 from gpuzarr.statistics import ScanStatistics
-from gpuzarr.store.base import ByteStore
+from gpuzarr.store.base import Buffer, ByteStore
 
-__all__ = ["ChunkReader"]
+__all__ = ["ChunkReader", "foreign_error"]
 
 Int64Array = npt.NDArray[np.int64]
 Place = Callable[[int, "np.ndarray | None"], None]
 OutFor = Callable[[int], "np.ndarray | None"]
+StoredChunk = tuple[int, int, int]
+"""Position in the caller's list, first byte in the object, last one + 1."""
+Item = TypeVar("Item")
 Receive = Callable[[str, ChunkFetch, list[Bytes]], None]
 
+_TOGETHER_NBYTES = 1 << 20  # decoded in one call: enough to forget the call, and it stays in the cache
 _WHOLE_SHARD_NBYTES = 64 << 20  # larger shards are read through their index, a batch of chunks at a time
 
 
@@ -94,6 +100,7 @@ class ChunkReader:
         out_for: OutFor | None = None,
         boxes: Int64Array | None = None,
         skip: Callable[[int], bool] | None = None,
+        together: Together | None = None,
     ) -> None:
         """Fetch and decode the chunks of one group.
 
@@ -112,6 +119,8 @@ class ChunkReader:
             Needed cells per chunk, int64 ``(n, ndim, 2)`` of (start, stop) in the chunk: others may stay undefined.
         skip
             Asked before anything is fetched; a skipped chunk is neither fetched nor placed.
+        together
+            Receives chunks in place of ``place`` and ``out_for`` where several are decoded in one call.
 
         Raises
         ------
@@ -126,7 +135,10 @@ class ChunkReader:
                     self._read_object(group.key, position, place, out_for)
                 return
             if self._takes_whole_shard(group, group.positions, boxes):
-                self._read_shard(group, indices, place, out_for)
+                self._read_shard(group, indices, place, out_for, together)
+                return
+            if together is not None and self._chain.is_joinable:
+                self._read_some_of_shard(group, indices, together)
                 return
 
         def receive(key: str, fetch: ChunkFetch, pieces: list[Bytes]) -> None:
@@ -134,58 +146,161 @@ class ChunkReader:
 
         self.fetch(group, indices, receive, lambda position: place(position, None), boxes=boxes, skip=skip)
 
+    @property
+    def joins_objects(self) -> bool:
+        """Whether chunks of several objects can be decoded in one call, see `read_together`."""
+        return self._chain.is_joinable and not self._chain.is_sharded
+
+    def read_together(self, groups: Sequence[ChunkGroup], together: Together) -> None:
+        """Fetch the chunks of several groups and decode them in one call, where `joins_objects`; errors as of `read`.
+
+        What it asks of the store, places and counts is what `read` does for one group after the other.
+        """
+        found: list[tuple[str, int, Buffer]] = []
+        absent: list[int] = []
+        with self._located():
+            for group in groups:
+                position = int(group.positions[0])
+                data = self._get(group.key)
+                if data is None:
+                    absent.append(position)
+                else:
+                    found.append((group.key, position, data))
+            if absent:
+                self._statistics.add(requests=len(absent))
+                self._report_missing(absent, lambda position: together.place(position, None))
+            if not found:
+                return
+            chunks = [bytes(data) for _, _, data in found]
+            room = together.room(len(chunks))
+            nbytes = sum(map(len, chunks))
+            if self._chain.decode_joined(chunks, room):
+                self._statistics.add(requests=len(chunks), bytes_read=nbytes, **self._decoded(len(chunks)))
+                for number, (_, position, _) in enumerate(found):
+                    together.place(position, room[number])
+            else:
+                for number, (key, position, data) in enumerate(found):
+                    array = self._decode_object(key, as_bytes(data), room[number])
+                    together.place(position, array)
+            together.done()
+
+    def _get(self, key: str) -> Buffer | None:
+        """An object; an error of a driver says which it was."""
+        try:
+            return self._store.get(key)
+        except (GpuzarrError, MemoryError):
+            raise
+        except Exception as error:
+            raise foreign_error(error, self._array.path, key) from error
+
+    def _decoded(self, chunks: int) -> dict[str, int]:
+        """What to count for whole chunks."""
+        nbytes = chunks * self._chain.chunk_nbytes
+        unverified = 0 if self._chain.is_verified else nbytes
+        return {"chunks_read": chunks, "bytes_decoded": nbytes, "unverified_bytes": unverified}
+
     def _read_object(self, key: str, position: int, place: Place, out_for: OutFor | None) -> None:
         """One chunk that is an object, all of it: what `fetch` would come to, without its plans."""
-        chain, count = self._chain, self._statistics.add
         with self._located():
             data = self._store.get(key)
             if data is None:
-                count(requests=1)
+                self._statistics.add(requests=1)
                 self._report_missing([position], lambda p: place(p, None))
                 return
-            stored = as_bytes(data)
-            out = None if out_for is None else out_for(position)
-            try:
-                array, nbytes = chain.decode_counted(stored, out, None)
-            except ChunkError as error:
-                count(requests=1, bytes_read=len(stored))
-                self._check_array()
-                raise self._requests.located(error, key, 0, len(stored)) from error
-            unverified = 0 if chain.is_verified else nbytes
-            count(requests=1, bytes_read=len(stored), chunks_read=1, bytes_decoded=nbytes, unverified_bytes=unverified)
-            place(position, array)
+            place(position, self._decode_object(key, as_bytes(data), None if out_for is None else out_for(position)))
 
-    def _read_shard(self, group: ChunkGroup, indices: Int64Array, place: Place, out_for: OutFor | None) -> None:
+    def _decode_object(self, key: str, stored: Bytes, out: np.ndarray | None) -> np.ndarray:
+        """The chunk that is an object."""
+        chain, count = self._chain, self._statistics.add
+        try:
+            array, nbytes = chain.decode_counted(stored, out, None)
+        except ChunkError as error:
+            count(requests=1, bytes_read=len(stored))
+            self._check_array()
+            raise self._requests.located(error, key, 0, len(stored)) from error
+        unverified = 0 if chain.is_verified else nbytes
+        count(requests=1, bytes_read=len(stored), chunks_read=1, bytes_decoded=nbytes, unverified_bytes=unverified)
+        return array
+
+    def _read_shard(
+        self, group: ChunkGroup, indices: Int64Array, place: Place, out_for: OutFor | None, together: Together | None
+    ) -> None:
         """Chunks of a shard that is read whole: what `fetch` would come to, without its plans."""
-        chain, key, positions = self._chain, group.key, group.positions
         with self._located():
-            whole = self._requests.whole(key)
-            spans = None
-            if whole is not None:
-                spans = ShardLocator(chain, self._requests, self._indexes).spans(key, indices[positions], whole)
-            if whole is None or spans is None:
-                self._report_missing(positions.tolist(), lambda position: place(position, None))
+            whole = self._requests.whole(group.key)
+            chunks = None if whole is None else self._stored_chunks(group, indices, whole, place)
+            if whole is None or chunks is None:
+                self._report_missing(group.positions.tolist(), lambda position: place(position, None))
                 return
-            starts, lengths = spans
-            stored = starts >= 0
-            self._report_missing(positions[~stored].tolist(), lambda position: place(position, None))
-            order = np.flatnonzero(stored)[np.argsort(starts[stored], kind="stable")]
-            done = decoded = 0
-            try:
-                for position, start, stop in zip(
-                    positions[order].tolist(), starts[order].tolist(), (starts + lengths)[order].tolist(), strict=True
-                ):
-                    out = None if out_for is None else out_for(position)
-                    try:
-                        array, nbytes = chain.decode_counted(whole[start:stop], out, None)
-                    except ChunkError as error:
-                        self._check_array()
-                        raise self._requests.located(error, key, start, stop) from error
-                    done, decoded = done + 1, decoded + nbytes
-                    place(position, array)
-            finally:
-                unverified = 0 if chain.is_verified else decoded
-                self._statistics.add(chunks_read=done, bytes_decoded=decoded, unverified_bytes=unverified)
+            data = memoryview(whole)
+            pieces = [data[start:stop] for _, start, stop in chunks]
+            if together is None or not self._chain.is_joinable:
+                self._decode_parts(group.key, chunks, pieces, place, out_for)
+            else:
+                self._decode_together(group.key, chunks, pieces, together)
+
+    def _read_some_of_shard(self, group: ChunkGroup, indices: Int64Array, together: Together) -> None:
+        """Small chunks of a shard that is read in parts: what `fetch` would come to, without its plans."""
+        key = group.key
+        with self._located():
+            chunks = self._stored_chunks(group, indices, None, together.place)
+            if chunks is None:
+                self._report_missing(group.positions.tolist(), lambda position: together.place(position, None))
+                return
+            for batch in _batches(chunks, lambda chunk: chunk[2] - chunk[1], self._requests.costs.batch):
+                pieces = self._requests.ranges(key, [(start, stop - start) for _, start, stop in batch])
+                self._decode_together(key, batch, [memoryview(piece) for piece in pieces], together)
+
+    def _stored_chunks(
+        self, group: ChunkGroup, indices: Int64Array, whole: Bytes | None, place: Place
+    ) -> list[StoredChunk] | None:
+        """Chunks of a shard in the order of their bytes; those that are not stored are placed; None if there is no shard."""
+        positions = group.positions
+        spans = ShardLocator(self._chain, self._requests, self._indexes).spans(group.key, indices[positions], whole)
+        if spans is None:
+            return None
+        starts, lengths = spans
+        stored = starts >= 0
+        self._report_missing(positions[~stored].tolist(), lambda position: place(position, None))
+        order = np.flatnonzero(stored)[np.argsort(starts[stored], kind="stable")]
+        stops = starts + lengths
+        return list(zip(positions[order].tolist(), starts[order].tolist(), stops[order].tolist(), strict=True))
+
+    def _decode_together(
+        self, key: str, chunks: list[StoredChunk], pieces: list[memoryview], together: Together
+    ) -> None:
+        """Decode and place small chunks of an object, about `_TOGETHER_NBYTES` at a time."""
+        most = max(1, _TOGETHER_NBYTES // self._chain.chunk_nbytes)
+        for first in range(0, len(chunks), most):
+            batch, stored = chunks[first : first + most], pieces[first : first + most]
+            room = together.room(len(batch))
+            if self._chain.decode_joined(stored, room):
+                self._statistics.add(**self._decoded(len(batch)))
+                for number, (position, _, _) in enumerate(batch):
+                    together.place(position, room[number])
+            else:
+                self._decode_parts(key, batch, stored, together.place, None)
+            together.done()
+
+    def _decode_parts(
+        self, key: str, chunks: list[StoredChunk], pieces: list[memoryview], place: Place, out_for: OutFor | None
+    ) -> None:
+        """Decode and place chunks of an object one by one."""
+        chain = self._chain
+        done = decoded = 0
+        try:
+            for (position, start, stop), piece in zip(chunks, pieces, strict=True):
+                out = None if out_for is None else out_for(position)
+                try:
+                    array, nbytes = chain.decode_counted(piece, out, None)
+                except ChunkError as error:
+                    self._check_array()
+                    raise self._requests.located(error, key, start, stop) from error
+                done, decoded = done + 1, decoded + nbytes
+                place(position, array)
+        finally:
+            unverified = 0 if chain.is_verified else decoded
+            self._statistics.add(chunks_read=done, bytes_decoded=decoded, unverified_bytes=unverified)
 
     def fetch(
         self,
@@ -248,7 +363,7 @@ class ChunkReader:
         fetches = self._fetches(self._requests, self._indexes, group.key, positions, indices, boxes, whole)
         stored = {fetch.position for fetch in fetches or ()}
         self._report_missing([p for p in positions.tolist() if p not in stored], missing)
-        for batch in _batches(fetches or [], self._requests.costs.batch):
+        for batch in _fetch_batches(fetches, self._requests.costs.batch):
             self._read_batch(group.key, batch, whole, receive, missing, payload)
 
     def stored_bytes(
@@ -270,7 +385,7 @@ class ChunkReader:
             return 1, self._store.size(group.key) or 0, True
         fetches = self._fetches(asked, self._billed_indexes, group.key, group.positions, indices, boxes, None)
         requests, nbytes = counted.requests, counted.bytes_read
-        for batch in _batches(fetches or [], asked.costs.batch):
+        for batch in _fetch_batches(fetches, asked.costs.batch):
             if batch[0].ranges is None:
                 size = self._store.size(group.key)
                 requests, nbytes = requests + 1, nbytes + (size or 0)
@@ -398,16 +513,28 @@ class ChunkReader:
         place(fetch.position, array)
 
 
-def _batches(fetches: list[ChunkFetch], most: int) -> Iterator[list[ChunkFetch]]:
-    """Runs of fetches of at most ``most`` stored bytes together, at least one each; in the order of the object."""
-    fetches = sorted(fetches, key=lambda fetch: fetch.span[0])
-    batch: list[ChunkFetch] = []
+def foreign_error(error: Exception, array: str, key: str) -> StoreError:
+    """The error for one that a store driver or a codec library raised: where it happened must not be lost."""
+    message = f"Reading this object failed: {type(error).__name__}: {error}"
+    return StoreError(message, array=array, key=key)
+
+
+def _batches(items: Iterable[Item], nbytes_of: Callable[[Item], int], most: int) -> Iterator[list[Item]]:
+    """Runs of items of at most ``most`` bytes together, at least one each."""
+    batch: list[Item] = []
     nbytes = 0
-    for fetch in fetches:
-        if batch and nbytes + fetch.stored_nbytes > most:
+    for item in items:
+        more = nbytes_of(item)
+        if batch and nbytes + more > most:
             yield batch
             batch, nbytes = [], 0
-        batch.append(fetch)
-        nbytes += fetch.stored_nbytes
+        batch.append(item)
+        nbytes += more
     if batch:
         yield batch
+
+
+def _fetch_batches(fetches: list[ChunkFetch] | None, most: int) -> Iterator[list[ChunkFetch]]:
+    """The same for fetches, in the order of the object."""
+    in_order = sorted(fetches or [], key=lambda fetch: fetch.span[0])
+    return _batches(in_order, lambda fetch: fetch.stored_nbytes, most)
