@@ -139,7 +139,7 @@ def test_readers(shards, checksum):
     written = write(
         data,
         chunks=(10, 10),
-        shards=None if shards is None else {"shape": shards},
+        shards=None if shards is None else {"shape": shards, "index_location": "end"},
         fill_value=0,
         compressors=[zc.ZstdCodec(level=1, checksum=checksum)],
     )
@@ -159,7 +159,7 @@ def test_the_error_is_that_of_the_damaged_chunk(sharded, damage):
     written = write(
         data,
         chunks=(10, 10),
-        shards={"shape": (40, 40)} if sharded else None,
+        shards={"shape": (40, 40), "index_location": "end"} if sharded else None,
         fill_value=-1,
         compressors=[zc.ZstdCodec(level=1, checksum=True)],
     )
