@@ -270,9 +270,11 @@ class Dataset:
         small = self.small(plan, statistics)
         if small is not None:
             return flagged(plan, self.coordinates, small.frames())
-        device = self.device(plan, statistics, inline=self.is_inline(plan))
+        inline = self.is_inline(plan)
+        device = self.device(plan, statistics, inline=inline)
         frames = self.large_frames(plan) if self.options.device == "cuda" else None
-        found = self.run(plan, device, statistics, frames=frames, heartbeat=heartbeat)
+        # inline, the frame that a consumer drops is still in the cache when the next one is written over it
+        found = self.run(plan, device, statistics, frames=frames, ahead=1 if inline else None, heartbeat=heartbeat)
         return flagged(plan, self.coordinates, found)
 
     def small(self, plan: ScanPlan, statistics: ScanStatistics) -> SmallScan | None:
@@ -296,9 +298,9 @@ class Dataset:
         return plan.frames(rows_wanted=rows, rows_most=rows)
 
     def is_inline(self, plan: ScanPlan) -> bool:
-        """Whether a scan is so small that starting threads would cost more than they save."""
+        """Whether threads would cost more than they save: the scan is small, or only repeats coordinates."""
         if not chunked_columns(plan, self.coordinates):
-            return plan.selected_rows <= INLINE_ROWS
+            return plan.filter is None or plan.selected_rows <= INLINE_ROWS
         if not self.store.is_local or plan.tile_count > INLINE_CHUNKS or plan.selected_rows > INLINE_ROWS:
             return False
         return sum(nbytes for _, nbytes in self.chunks_to_read(plan)) <= INLINE_BYTES
