@@ -24,6 +24,7 @@ from support_stores import MemoryStore
 import gpuzarr
 import gpuzarr.device.host
 import gpuzarr.device.loading
+import gpuzarr.device.tabulated
 import gpuzarr.plan.model
 import gpuzarr.source.dataset
 import gpuzarr.table.build
@@ -54,6 +55,7 @@ def small_frames(rng: np.random.Generator) -> Iterator[int]:
         mock.patch.object(gpuzarr.device.host, "GATHER_BELOW", float(rng.choice([0.0, 0.3, 2.0]))),
         mock.patch.object(gpuzarr.device.host, "EAGER_AFTER", int(rng.choice([1, 8]))),
         mock.patch.object(gpuzarr.device.host, "MIN_CONSTANT_ROWS", int(rng.choice([1, 4, 2**16]))),
+        mock.patch.object(gpuzarr.device.tabulated, "ROWS_PER_VALUE", int(rng.choice([0, 4]))),
         mock.patch.object(gpuzarr.source.dataset, "INLINE_CHUNKS", int(rng.choice([0, 4, 1000]))),
         mock.patch.object(gpuzarr.device.loading, "TASK_BYTES", int(rng.choice([1, 100, 2**20]))),
         mock.patch.object(

@@ -51,6 +51,8 @@ class WaveDevice(HostDevice):
         Array path → why the column is left to the host.
     """
 
+    may_tabulate = False  # kernels decode and compare in one pass
+
     def __init__(
         self,
         plan: ScanPlan,
