@@ -19,7 +19,10 @@ from gpuzarr.codecs.bytes_blosc import touched_blocks
 from gpuzarr.codecs.layout import StoredLayout
 from gpuzarr.errors import ChunkError, Kind
 from gpuzarr.reader import ChunkReader
+from gpuzarr.reader.policy import costs_of
 from gpuzarr.statistics import ScanStatistics
+from gpuzarr.store.options import StoreOptions
+from gpuzarr.store.ranges import coalesce
 
 
 def smooth(shape: tuple[int, ...], dtype: str = "<f4") -> np.ndarray:
@@ -314,6 +317,60 @@ def test_runs_cover_a_box_exactly(data):
     assert (covered.reshape(-1, 4).all(axis=1) == wanted).all()
     assert (covered.reshape(-1, 4).any(axis=1) == wanted).all()
     assert all(a[1] < b[0] for a, b in itertools.pairwise(runs.tolist()))
+    gap = data.draw(st.integers(0, 4 * cells.size))
+    joined = coalesce([(start, stop - start) for start, stop in runs.tolist()], gap, 1 << 40)
+    assert layout.runs(box, gap).tolist() == [[span.start, span.start + span.length] for span in joined]
+
+
+class OptionsStore(DictStore):
+    """Remembers how many requests a store of its options makes."""
+
+    def __init__(self, objects, options, *, is_local=True):
+        super().__init__(objects, is_local=is_local)
+        self.options = options
+        self.sent: list[tuple[int, int]] = []
+
+    def get_ranges(self, key, ranges):
+        gap = costs_of(is_local=self.is_local).gap if self.options.coalesce_gap is None else self.options.coalesce_gap
+        self.sent += [(s.start, s.length) for s in coalesce(ranges, gap, self.options.coalesce_max)]
+        return super().get_ranges(key, ranges)
+
+
+@pytest.mark.parametrize("dtype", ["<f4", ">i8", "<c16"])
+@pytest.mark.parametrize("shards", [None, (128, 300, 70)])
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"coalesce_gap": 0}, {"coalesce_gap": 700}, {"coalesce_max": 10_000}, {"coalesce_gap": 1 << 20}],
+    ids=str,
+)
+def test_one_range_is_one_request(dtype, shards, options):
+    """Whatever a store joins is joined before it is asked: every range is a request, and every needed cell is there."""
+    data = np.arange(64 * 300 * 70).reshape(64, 300, 70).astype(dtype[1:])
+    serializer = zc.BytesCodec(endian="big" if dtype[0] == ">" else "little")
+    written = write(
+        data, chunks=data.shape, shards=shards, compressors=[], filters=[], fill_value=None, serializer=serializer
+    )
+    indices = written.indices()
+    rng = np.random.default_rng(3)
+    partial = 0
+    for is_local in (True, False):
+        for _ in range(8):
+            low = np.array([rng.integers(0, n) for n in data.shape])
+            high = np.minimum(low + [8, 40, 70], data.shape)
+            boxes = np.stack([low, high], axis=1)[None]
+            store = OptionsStore(written.store.objects, StoreOptions(**options), is_local=is_local)
+            counted, statistics = CountingStore(store), ScanStatistics()
+            counted.options = store.options
+            reader = written.reader(statistics, counted)
+            bill = written.reader(store=counted).stored_bytes(reader.groups(indices)[0], indices, boxes)
+            counted.clear()
+            check_boxes(written, data, reader, indices, boxes)
+            sent = [r for r in counted.requests if r.method != "size"]
+            assert [(r.start, r.length) for r in sent if r.method == "get_ranges"] == store.sent
+            assert bill == (len(sent), sum(b - a for a, b in spans_requested(counted, sent[0].key)), True)
+            assert (statistics.requests, statistics.bytes_read) == bill[:2]
+            partial += statistics.chunks_partial
+    assert partial > 3
 
 
 def blosc_selections(count: int, seed: int) -> None:

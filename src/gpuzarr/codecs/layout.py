@@ -58,41 +58,30 @@ class StoredLayout:
             inverse[axis] = stored
         return flat.reshape(self.shape).transpose(inverse)
 
-    def runs(self, box: Box) -> npt.NDArray[np.int64]:
-        """Bytes that hold a box: int64 ``(n, 2)`` of (start, stop), ascending, apart from each other.
+    def runs(self, box: Box, gap: int = 0) -> npt.NDArray[np.int64]:
+        """Bytes that hold a box: int64 ``(n, 2)`` of (start, stop) at elements, ascending, more than ``gap`` bytes apart.
 
-        More than `MAX_RUNS` are replaced by fewer that include what lies between.
+        What lies between is included where it is not more than ``gap`` bytes, and where there were more than `MAX_RUNS`.
         """
         stored = [box[axis] for axis in self.axes]
         lows = [max(0, start) for start, _ in stored]
-        highs = [min(n, stop) for (_, stop), n in zip(stored, self.shape, strict=True)]
-        if any(low >= high for low, high in zip(lows, highs, strict=True)):
+        counts = [min(n, stop) - low for (_, stop), n, low in zip(stored, self.shape, lows, strict=True)]
+        if any(count <= 0 for count in counts):
             return np.empty((0, 2), np.int64)
         strides = [self.dtype.itemsize] * len(self.shape)
         for i in range(len(self.shape) - 2, -1, -1):
             strides[i] = strides[i + 1] * self.shape[i + 1]
-        # dimensions before `split` are enumerated, the others make one run
-        split, count = 0, 1
-        full_behind = [True] * (len(self.shape) + 1)  # whether all dimensions from i on are whole
-        for i in range(len(self.shape) - 1, -1, -1):
-            full_behind[i] = full_behind[i + 1] and lows[i] == 0 and highs[i] == self.shape[i]
-        while (
-            split < len(self.shape) and not full_behind[split + 1] and count * (highs[split] - lows[split]) <= MAX_RUNS
-        ):
-            count *= highs[split] - lows[split]
-            split += 1
-        starts = np.zeros(1, np.int64)
-        for i in range(split):
-            steps = np.arange(lows[i], highs[i], dtype=np.int64) * strides[i]
-            starts = (starts[:, None] + steps).reshape(-1)
-        inner = range(split, len(self.shape))
-        first = sum(lows[i] * strides[i] for i in inner)
-        last = sum((highs[i] - 1) * strides[i] for i in inner) + self.dtype.itemsize
-        return _joined(starts + first, starts + last)
-
-
-def _joined(starts: npt.NDArray[np.int64], stops: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """Ascending runs with those joined that touch or overlap."""
-    begins = np.concatenate([[True], starts[1:] > stops[:-1]])
-    ends = np.concatenate([begins[1:], [True]])
-    return np.stack([starts[begins], stops[ends]], axis=1)
+        first = sum(low * stride for low, stride in zip(lows, strides, strict=True))
+        # bytes between neighbours along a dimension never become fewer from the last one to the first: those of which
+        # there are more than `gap` come first, and every step along one of them begins a run
+        split, length = len(self.shape), self.dtype.itemsize
+        while split and strides[split - 1] - length <= gap:
+            split -= 1
+            length += (counts[split] - 1) * strides[split]
+        while math.prod(counts[:split]) > MAX_RUNS:
+            split -= 1
+            length += (counts[split] - 1) * strides[split]
+        starts = np.full(1, first, np.int64)
+        for count, stride in zip(counts[:split], strides[:split], strict=True):
+            starts = (starts[:, None] + np.arange(count, dtype=np.int64) * stride).reshape(-1)
+        return np.stack([starts, starts + length], axis=1)

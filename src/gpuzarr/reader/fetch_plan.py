@@ -161,7 +161,7 @@ class FetchPlanner:
             canvas = Canvas(layout, out)
             for (at, n), piece in zip(rows, pieces, strict=True):
                 canvas.data[at : at + n] = piece
-            return canvas.finish(needs.runs), sum(n for _, n in rows)
+            return canvas.finish([(at, at + n) for at, n in rows]), sum(n for _, n in rows)
 
         def cut(pieces: list[Bytes]) -> list[Part]:
             return [(at, n, piece) for (at, n), piece in zip(rows, pieces, strict=True)]

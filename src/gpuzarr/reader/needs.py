@@ -11,7 +11,7 @@ from gpuzarr.codecs.bytes_blosc import touched_blocks
 from gpuzarr.codecs.chain import CodecChain
 from gpuzarr.codecs.layout import Box, covers
 from gpuzarr.reader.policy import ReadCosts
-from gpuzarr.reader.requests import Range, request_count
+from gpuzarr.reader.requests import Range
 
 __all__ = ["BoxNeeds", "NeedsMemory"]
 
@@ -49,12 +49,17 @@ class BoxNeeds:
 
     @cached_property
     def rows(self) -> list[Range] | None:
-        """The runs as ranges of an uncompressed chunk; None where reading all of it costs less."""
-        assert self._chain.layout is not None
-        ranges = [(start, stop - start) for start, stop in self.runs.tolist()]
+        """Ranges of an uncompressed chunk, one a request; None where reading all of it costs less."""
+        layout, costs = self._chain.layout, self._costs
+        assert layout is not None
+        runs = layout.runs(self.box, costs.gap)
+        most = max(1, costs.cap // layout.dtype.itemsize) * layout.dtype.itemsize
+        if len(runs) and runs[0, 1] - runs[0, 0] > most:  # all have one length
+            ranges = [(at, min(most, stop - at)) for start, stop in runs.tolist() for at in range(start, stop, most)]
+        else:
+            ranges = [(start, stop - start) for start, stop in runs.tolist()]
         needed = sum(n for _, n in ranges)
-        pays = self._costs.pays(self._chain.layout.nbytes, needed, request_count(self._costs, ranges))
-        return ranges if pays else None
+        return ranges if costs.pays(layout.nbytes, needed, len(ranges)) else None
 
     def blocks(self, blocksize: int) -> Int64Array:
         """Ascending numbers of the blocks of this many decoded bytes that hold the box; read-only."""

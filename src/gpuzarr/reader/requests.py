@@ -44,7 +44,7 @@ class Payload(Protocol):
 
 
 def request_count(costs: ReadCosts, ranges: Sequence[Range]) -> int:
-    """Requests that a store makes of some ranges by default."""
+    """Requests that a store makes of some ranges."""
     return 1 if len(ranges) == 1 and ranges[0][1] > 0 else len(coalesce(ranges, costs.gap, costs.cap))
 
 
@@ -64,7 +64,7 @@ class ObjectRequests:
     def __init__(self, store: ByteStore, array: str, statistics: ScanStatistics | None) -> None:
         self.store = store
         self.array = array
-        self.costs = costs_of(is_local=store.is_local)
+        self.costs = costs_of(is_local=store.is_local, options=getattr(store, "options", None))
         self._statistics = statistics
 
     def whole(self, key: str) -> Bytes | None:
