@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import os
 import threading
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,6 +23,8 @@ from gpuzarr.errors import ChunkError, Kind
 from gpuzarr.reader import ChunkReader
 from gpuzarr.reader.policy import costs_of
 from gpuzarr.statistics import ScanStatistics
+from gpuzarr.store.base import ByteStore, ReadsInto
+from gpuzarr.store.local import LocalByteStore
 from gpuzarr.store.options import StoreOptions
 from gpuzarr.store.ranges import coalesce
 
@@ -356,7 +360,7 @@ def test_one_range_is_one_request(dtype, shards, options):
     for is_local in (True, False):
         for _ in range(8):
             low = np.array([rng.integers(0, n) for n in data.shape])
-            high = np.minimum(low + [8, 40, 70], data.shape)
+            high = np.minimum(low + np.array([8, 40, 70]), data.shape)
             boxes = np.stack([low, high], axis=1)[None]
             store = OptionsStore(written.store.objects, StoreOptions(**options), is_local=is_local)
             counted, statistics = CountingStore(store), ScanStatistics()
@@ -510,3 +514,77 @@ def test_threads_share_one_index_read():
     assert not errors
     assert sum(r.length == written.chain.shards[0].index_nbytes for r in store.requests) == 1
     assert group.positions.tolist() == list(range(256))
+
+
+PLAIN: list[dict[str, Any]] = [
+    {},
+    {"serializer": zc.BytesCodec(endian="big")},
+    {"filters": [zc.TransposeCodec(order=(2, 0, 1))]},
+    {"shards": (64, 192, 96)},
+]
+
+
+def on_disk(written: Written, root: Path) -> LocalByteStore:
+    for key, data in written.store.objects.items():
+        (root / key).parent.mkdir(parents=True, exist_ok=True)
+        (root / key).write_bytes(data)
+    return LocalByteStore(root)
+
+
+def outcome(
+    written: Written, store: ByteStore, boxes: np.ndarray | None, *, offer: bool
+) -> tuple[list[Any], tuple[int, ...]]:
+    """Needed cells or the error of every chunk, and what was counted."""
+    statistics = ScanStatistics()
+    reader = written.reader(statistics, store)
+    indices = written.indices()
+    found: list[Any] = [None] * len(indices)
+    offered: dict[int, np.ndarray] = {}
+
+    def out_for(position: int) -> np.ndarray:
+        return offered.setdefault(position, np.empty(written.chain.chunk_shape, written.array.dtype.numpy))
+
+    def place(position: int, chunk: np.ndarray | None) -> None:
+        if chunk is not None:
+            assert (chunk.shape, chunk.dtype) == (written.chain.chunk_shape, written.array.dtype.numpy)
+            cells = chunk if boxes is None else chunk[tuple(slice(int(a), int(b)) for a, b in boxes[position])]
+            found[position] = cells.tobytes()
+
+    for group in reader.groups(indices):
+        try:
+            reader.read(group, indices, place, out_for=out_for if offer else None, boxes=boxes)
+        except ChunkError as error:
+            for position in group.positions.tolist():
+                found[position] = (error.kind, error.key, error.byte_range, str(error.array))
+    s = statistics
+    return found, (s.requests, s.bytes_read, s.chunks_read, s.chunks_partial, s.chunks_missing, s.bytes_decoded)
+
+
+@pytest.mark.parametrize("options", PLAIN, ids=str)
+@pytest.mark.parametrize("damage", ["nothing", "missing", "short", "long", "empty"])
+@pytest.mark.parametrize("preadv", [True, False])
+def test_reading_into_memory_equals_reading_bytes(options, damage, preadv, tmp_path, monkeypatch):
+    """Files read straight to where they are wanted: cells, errors and counts are those of a store that hands out bytes."""
+    monkeypatch.setattr("gpuzarr.store.local._PREADV", preadv and hasattr(os, "preadv"))
+    data = noise((60, 180, 90))
+    written = write(data, chunks=(32, 96, 48), compressors=[], fill_value=7, **options)
+    for key in [k for k in written.store.objects if not k.endswith("zarr.json")][1:3]:
+        stored = written.store.objects[key]
+        written.store.objects[key] = {
+            "nothing": stored, "missing": stored, "short": stored[: len(stored) // 2], "long": stored + b"1", "empty": b"",
+        }[damage]  # fmt: skip
+        if damage == "missing":
+            del written.store.objects[key]
+    local = on_disk(written, tmp_path)
+    assert isinstance(local, ReadsInto)
+    assert not isinstance(CountingStore(local), ReadsInto)
+    rng = np.random.default_rng(1)
+    for number in range(8):
+        boxes = None if number == 0 else random_boxes(rng, written.chain.chunk_shape, len(written.indices()))
+        for offer in (False, True):
+            found, counted = outcome(written, local, boxes, offer=offer)
+            expected, want = outcome(written, CountingStore(local), boxes, offer=offer)
+            assert found == expected
+            assert counted == want
+            if damage == "nothing" and number:
+                assert counted[3] > 0

@@ -393,8 +393,7 @@ def begin_full(
     stored = source.array.dtype.numpy
     straight: dict[int, np.ndarray] = {}  # cells of the frame that were offered to the decoder
     may = source.in_place and source.decoding.numpy == stored
-    # uncompressed chunks are taken out of the bytes that were read
-    needs_room = source.fixed and not (source.chain.is_plain and boxes is None)
+    needs_room = source.fixed and (boxes is not None or source.reader.decodes_into)
 
     def offer(position: int) -> np.ndarray | None:
         number, part = wanted[position]

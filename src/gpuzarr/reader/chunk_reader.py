@@ -10,6 +10,7 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from gpuzarr.codecs.canvas import Canvas
 from gpuzarr.codecs.chain import CodecChain
 from gpuzarr.codecs.steps import Bytes, as_bytes
 from gpuzarr.errors import ChunkError, GpuzarrError, StoreError
@@ -22,7 +23,7 @@ from gpuzarr.reader.requests import ObjectRequests, Payload, request_count
 from gpuzarr.reader.shard_index import IndexCache, ShardLocator
 from gpuzarr.reader.together import Together
 from gpuzarr.statistics import ScanStatistics
-from gpuzarr.store.base import Buffer, ByteStore
+from gpuzarr.store.base import Buffer, ByteStore, ReadsInto
 
 __all__ = ["ChunkReader", "foreign_error"]
 
@@ -74,6 +75,8 @@ class ChunkReader:
         self._statistics = statistics
         self._requests = ObjectRequests(store, array.path, statistics)
         self._needs = NeedsMemory(chain, self._requests.costs)
+        in_place = chain.is_plain and not chain.is_sharded and isinstance(store, ReadsInto)
+        self._into: ReadsInto | None = store if in_place else None  # type: ignore[assignment]
         self._indexes = indexes if indexes is not None else IndexCache()
         self._billed_indexes = IndexCache()
 
@@ -81,6 +84,11 @@ class ChunkReader:
     def kept_on_device(self) -> KeptChunks | None:
         """Chunks that a device may keep; None where nothing outlives a scan, or a chunk is too large to be kept."""
         return None
+
+    @property
+    def decodes_into(self) -> bool:
+        """Whether a destination that is offered saves memory: not where the bytes that were read are the chunk."""
+        return self._into is not None or not self._chain.is_plain
 
     @property
     def store(self) -> ByteStore:
@@ -129,6 +137,10 @@ class ChunkReader:
         StoreError
             Reading failed.
         """
+        if skip is None and self._into is not None:
+            for position in group.positions.tolist():
+                self._read_plain(self._into, group.key, position, place, out_for, boxes)
+            return
         if skip is None and (boxes is None or self._chain.decodes_whole):
             if not self._chain.is_sharded:
                 for position in group.positions.tolist():
@@ -221,6 +233,40 @@ class ChunkReader:
         unverified = 0 if chain.is_verified else nbytes
         count(requests=1, bytes_read=len(stored), chunks_read=1, bytes_decoded=nbytes, unverified_bytes=unverified)
         return array
+
+    def _read_plain(
+        self,
+        store: ReadsInto,
+        key: str,
+        position: int,
+        place: Place,
+        out_for: OutFor | None,
+        boxes: Int64Array | None,
+    ) -> None:
+        """An uncompressed chunk that is an object, or the rows of it that a box needs, read to where they are wanted."""
+        layout, count = self._chain.layout, self._statistics.add
+        assert layout is not None
+        large = layout.nbytes > self._requests.costs.least_saved
+        needs = self._needs.of(boxes, position) if large else None
+        rows = None if needs is None else needs.rows
+        with self._located():
+            canvas = Canvas(layout, None if out_for is None else out_for(position))
+            if rows is None:
+                size = store.get_into(key, canvas.data)
+                if size is not None and size != layout.nbytes:
+                    self._read_object(key, position, place, out_for)  # says what is wrong with it
+                    return
+                there, decoded = size is not None, layout.nbytes
+                count(requests=1, bytes_read=decoded if there else 0)
+            else:
+                parts = [canvas.data[at : at + n] for at, n in rows]
+                there, decoded = self._requests.ranges_into(store, key, rows, parts), sum(map(len, parts))
+            if not there:
+                self._report_missing([position], lambda p: place(p, None))
+                return
+            partial = int(decoded < layout.nbytes)
+            count(chunks_read=1, chunks_partial=partial, bytes_decoded=decoded, unverified_bytes=decoded)
+            place(position, canvas.finish([(0, decoded)] if rows is None else [(at, at + n) for at, n in rows]))
 
     def _read_shard(
         self, group: ChunkGroup, indices: Int64Array, place: Place, out_for: OutFor | None, together: Together | None

@@ -9,7 +9,7 @@ from gpuzarr.codecs.steps import Bytes, as_bytes
 from gpuzarr.errors import ChunkError, GpuzarrError, Kind
 from gpuzarr.reader.policy import ReadCosts, costs_of
 from gpuzarr.statistics import ScanStatistics
-from gpuzarr.store.base import Buffer, ByteStore
+from gpuzarr.store.base import Buffer, ByteStore, ReadsInto
 from gpuzarr.store.ranges import coalesce
 
 __all__ = ["ObjectRequests", "Payload", "Range", "request_count"]
@@ -125,16 +125,37 @@ class ObjectRequests:
         self._count(request_count(self.costs, ranges), sum(map(len, pieces)))
         for (start, length), piece in zip(ranges, pieces, strict=True):
             if len(piece) != length:
-                raise ChunkError(
-                    f"the object ends at byte {start + len(piece)}, {length} bytes from {start} are needed; "
-                    "it was cut short, write it again",
-                    kind=Kind.CHUNK_TRUNCATED,
-                    array=self.array,
-                    key=key,
-                    byte_range=(start, start + length),
-                    store=self.store.label,
-                )
+                raise self._cut_short(key, start, length, len(piece))
         return [as_bytes(piece) for piece in pieces]
+
+    def ranges_into(self, store: ReadsInto, key: str, ranges: Sequence[Range], out: Sequence[Bytes]) -> bool:
+        """Read ranges of an object that are further apart than a gap, each complete; whether there is an object.
+
+        Raises
+        ------
+        ChunkError
+            As `ranges_if_there`.
+        """
+        size = store.get_ranges_into(key, ranges, out)
+        if size is None:
+            self._count(1, 0)
+            return False
+        self._count(len(ranges), sum(max(0, min(length, size - start)) for start, length in ranges))
+        if size < sum(ranges[-1]):
+            start, length = next(r for r in ranges if sum(r) > size)
+            raise self._cut_short(key, start, length, max(0, size - start))
+        return True
+
+    def _cut_short(self, key: str, start: int, length: int, found: int) -> ChunkError:
+        return ChunkError(
+            f"the object ends at byte {start + found}, {length} bytes from {start} are needed; "
+            "it was cut short, write it again",
+            kind=Kind.CHUNK_TRUNCATED,
+            array=self.array,
+            key=key,
+            byte_range=(start, start + length),
+            store=self.store.label,
+        )
 
     def size(self, key: str) -> int | None:
         """Size of the object where the store tells it without a round trip."""

@@ -7,7 +7,7 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
-__all__ = ["Buffer", "ByteStore", "Listing"]
+__all__ = ["Buffer", "ByteStore", "Listing", "ReadsInto"]
 
 Buffer = bytes | bytearray | memoryview | np.ndarray
 """Contiguous bytes as the readers return them."""
@@ -61,4 +61,29 @@ class ByteStore(Protocol):
 
     def close(self) -> None:
         """Release handles that the store opened itself; a store given by the user stays open."""
+        ...
+
+
+@runtime_checkable
+class ReadsInto(Protocol):
+    """What a `ByteStore` may do besides: read into memory of the caller, so that nothing is allocated and copied."""
+
+    def get_into(self, key: str, out: np.ndarray) -> int | None:
+        """Read an object of exactly ``out.nbytes`` bytes.
+
+        Returns
+        -------
+        int or None
+            Size of the object, None if there is none. One of another size is not read, and ``out`` undefined.
+        """
+        ...
+
+    def get_ranges_into(self, key: str, ranges: Sequence[tuple[int, int]], out: Sequence[np.ndarray]) -> int | None:
+        """Read ``(start, length)`` ranges of one object, each by itself, into contiguous memory of that many bytes.
+
+        Returns
+        -------
+        int or None
+            Size of the object, None if there is none. Memory for what lies behind its end is left as it is.
+        """
         ...

@@ -9,6 +9,8 @@ import stat
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
+import numpy as np
+
 from gpuzarr.errors import Kind, StoreError
 from gpuzarr.store.base import Buffer, Listing
 from gpuzarr.store.keys import check_key, check_prefix
@@ -16,7 +18,7 @@ from gpuzarr.store.options import StoreOptions
 from gpuzarr.store.ranges import Span, check_range, coalesce, cut
 from gpuzarr.store.versions import VersionMemory
 
-__all__ = ["LocalByteStore", "read_at"]
+__all__ = ["LocalByteStore", "read_at", "read_into"]
 
 T = TypeVar("T")
 
@@ -29,6 +31,7 @@ _MOST_FOLDERS = 1 << 16
 _ABSENT = (errno.ENOENT, errno.ENOTDIR)
 _ONE_READ = 1 << 30  # Linux cuts a read at 2 GiB - 4 KiB
 _PREAD = hasattr(os, "pread")
+_PREADV = hasattr(os, "preadv")
 
 
 def read_at(descriptor: int, start: int, length: int) -> bytes:
@@ -48,6 +51,25 @@ def read_at(descriptor: int, start: int, length: int) -> bytes:
         parts.append(data)
         done += len(data)
     return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def read_into(descriptor: int, start: int, out: memoryview) -> int:
+    """Fill ``out``, one byte an item, from ``start``; bytes that were read, fewer only at the end of the file."""
+    done = 0
+    while done < len(out):
+        n = _preadv(descriptor, out[done : done + _ONE_READ], start + done)
+        if not n:
+            break
+        done += n
+    return done
+
+
+def _preadv(descriptor: int, out: memoryview, start: int) -> int:
+    if _PREADV:
+        return os.preadv(descriptor, (out,), start)
+    data = _pread(descriptor, len(out), start)
+    out[: len(data)] = data
+    return len(data)
 
 
 def _pread(descriptor: int, length: int, start: int) -> bytes:
@@ -129,6 +151,29 @@ class LocalByteStore:
 
         def read(file: int, status: os.stat_result) -> list[Buffer]:
             return cut(ranges, spans, [self._read(key, file, status, span.start, span.length) for span in spans])
+
+        return self._with_file(key, read, part=True)
+
+    def get_into(self, key: str, out: np.ndarray) -> int | None:
+        """See `gpuzarr.store.base.ReadsInto.get_into`."""
+
+        def read(file: int, status: os.stat_result) -> int:
+            if status.st_size == out.nbytes:
+                self._read_into(key, file, status, 0, out)
+            return status.st_size
+
+        return self.with_file(key, read, whole=True)
+
+    def get_ranges_into(self, key: str, ranges: Sequence[tuple[int, int]], out: Sequence[np.ndarray]) -> int | None:
+        """See `gpuzarr.store.base.ReadsInto.get_ranges_into`."""
+
+        def read(file: int, status: os.stat_result) -> int:
+            size = status.st_size
+            for (start, length), target in zip(ranges, out, strict=True):
+                check_range(start, length)
+                if not _PREADV or start + length > size or os.preadv(file, (target,), start) != length:
+                    self._read_into(key, file, status, start, target)
+            return size
 
         return self._with_file(key, read, part=True)
 
@@ -300,6 +345,12 @@ class LocalByteStore:
         if len(data) != expected:
             raise self.shrunk(key)
         return data
+
+    def _read_into(self, key: str, descriptor: int, status: os.stat_result, start: int, out: np.ndarray) -> None:
+        view = memoryview(out).cast("B")
+        expected = max(0, min(len(view), status.st_size - start))
+        if read_into(descriptor, start, view[:expected]) != expected:
+            raise self.shrunk(key)
 
     def _failed(self, key: str, error: OSError) -> StoreError:
         denied = error.errno in (errno.EACCES, errno.EPERM)
