@@ -588,3 +588,23 @@ def test_reading_into_memory_equals_reading_bytes(options, damage, preadv, tmp_p
             assert counted == want
             if damage == "nothing" and number:
                 assert counted[3] > 0
+
+
+def test_remote_stores_are_asked_for_no_more_than_they_would_send():
+    """What lies between near rows travels anyway; never more than a saving that is not worth it."""
+    data = np.ones((64, 300, 70), "f4")
+    written = write(data, chunks=data.shape, compressors=[], fill_value=None, is_local=False)
+    indices, layout = written.indices(), written.chain.layout
+    costs = written.reader()._requests.costs
+    assert layout is not None
+    rng = np.random.default_rng(4)
+    whole = 0
+    for _ in range(100):
+        boxes = random_boxes(rng, data.shape, 1)
+        rows = layout.runs(tuple(map(tuple, boxes[0])))
+        sent = sum(s.length for s in coalesce([(a, b - a) for a, b in rows.tolist()], costs.gap, costs.cap))
+        statistics = ScanStatistics()
+        check_boxes(written, data, written.reader(statistics), indices, boxes)
+        assert sent <= statistics.bytes_read <= sent + costs.least_saved
+        whole += statistics.bytes_read == data.nbytes
+    assert 5 < whole < 95

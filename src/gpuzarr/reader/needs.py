@@ -59,7 +59,7 @@ class BoxNeeds:
         else:
             ranges = [(start, stop - start) for start, stop in runs.tolist()]
         needed = sum(n for _, n in ranges)
-        return ranges if costs.pays(layout.nbytes, needed, len(ranges)) else None
+        return ranges if costs.saves(layout.nbytes, needed, len(ranges)) else None
 
     def blocks(self, blocksize: int) -> Int64Array:
         """Ascending numbers of the blocks of this many decoded bytes that hold the box; read-only."""
