@@ -45,6 +45,7 @@ class WholeShard:
 
 _JOINED_NBYTES = 256 << 10  # of larger chunks, a call each costs nothing beside decoding
 _WORTH_A_PART = 64 << 10  # smaller Blosc chunks are decoded faster than divided
+_WORTH_A_START = 256 << 10  # two Zstandard blocks
 
 Serializer = FixedWidth | VariableLength | WholeShard
 
@@ -145,9 +146,19 @@ class CodecChain:
         return self.is_plain or (self.blosc_codec is not None and len(self.byte_steps) == 1)
 
     @cached_property
+    def zstd_codec(self) -> Zstd | None:
+        """The Zstandard codec next to the elements of a chunk of several blocks: it can be decoded up to any of them."""
+        first = self.byte_steps[0] if self.byte_steps else None
+        if not isinstance(first, Zstd) or self.layout is None or self.layout.nbytes < _WORTH_A_START:
+            return None
+        return first
+
+    @cached_property
     def decodes_whole(self) -> bool:
-        """Whether any cell takes reading and decoding all of the chunk."""
-        return not self.is_plain and (self.blosc_codec is None or self.chunk_nbytes < _WORTH_A_PART)
+        """Whether any cell takes decoding all of the chunk."""
+        if self.is_plain or self.zstd_codec is not None:
+            return False
+        return self.blosc_codec is None or self.chunk_nbytes < _WORTH_A_PART
 
     @cached_property
     def is_joinable(self) -> bool:
@@ -159,7 +170,7 @@ class CodecChain:
             and layout.dtype.isnative
             and len(self.byte_steps) == 1
             and isinstance(self.byte_steps[0], Zstd)
-            and 0 < self.chunk_nbytes <= _JOINED_NBYTES
+            and 0 < self.chunk_nbytes < _JOINED_NBYTES
         )
 
     def decode_joined(self, chunks: Sequence[bytes | memoryview], out: np.ndarray) -> bool:
@@ -284,7 +295,9 @@ class CodecChain:
         try:
             raw = as_bytes(data)
             if box is not None and self.layout is not None and not covers(box, self.chunk_shape):
-                return self._decode_box(raw, out, box, self.layout)
+                found = self._decode_box(raw, out, box, self.layout)
+                if found is not None:
+                    return found
             result = self._decode(raw, out)
         except GpuzarrError:
             raise
@@ -328,9 +341,17 @@ class CodecChain:
 
     def _decode_box(
         self, data: Bytes, out: np.ndarray | None, box: Box, layout: StoredLayout
-    ) -> tuple[np.ndarray, int]:
-        """Only the cells of a box, where that saves work."""
+    ) -> tuple[np.ndarray, int] | None:
+        """Only the cells of a box, where that saves work; None where it does not."""
         cells = tuple(slice(start, stop) for start, stop in box)
+        if self.zstd_codec is not None:
+            hull = layout.runs(box, layout.nbytes)
+            needed = int(hull[-1, 1]) if len(hull) else 0
+            if 4 * needed > 3 * layout.nbytes:
+                return None
+            canvas = Canvas(layout, out)
+            nbytes = self.zstd_codec.decode_start(self._undo_bytes(data, None, until=1), needed, canvas.data)
+            return (self._into(out, canvas.finish([(0, nbytes)]), cells), nbytes) if nbytes else None
         if self.blosc_codec is not None and layout.nbytes >= _WORTH_A_PART:
             data = self._undo_bytes(data, None, until=1)
             header = blosc.parse_header(data, stored_nbytes=len(data), expected_nbytes=layout.nbytes)

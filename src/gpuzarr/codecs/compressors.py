@@ -18,6 +18,7 @@ from numcodecs import zstd as numcodecs_zstd
 from gpuzarr.codecs.blosc import MAX_BLOCKSIZE
 from gpuzarr.codecs.inflate import INFLATE_ERRORS, Inflate, is_checksum_error
 from gpuzarr.codecs.steps import Bytes, as_bytes, size_mismatch, too_large, truncated
+from gpuzarr.codecs.zstd_start import zstd_start
 from gpuzarr.errors import ChunkError, Kind
 
 __all__ = ["LZMA_MEMORY", "Bz2", "Gzip", "Lz4", "Lzma", "Shuffle", "Zlib", "Zstd"]
@@ -60,6 +61,33 @@ class Zstd:
         except (RuntimeError, ValueError, OSError) as error:
             raise self._error(data, size, error) from error
         return as_bytes(decoded)
+
+    def decode_start(self, data: Bytes, needed: int, out: Bytes) -> int:
+        """Decode no more than it takes for the first bytes.
+
+        Parameters
+        ----------
+        data
+            What is stored.
+        needed
+            Bytes that are wanted.
+        out
+            Where they go: memory of all that is stored.
+
+        Returns
+        -------
+        int
+            Bytes that were decoded, ``needed`` at least; 0 where all has to be decoded, for its bytes or for its error.
+        """
+        start = zstd_start(data, len(out), needed)
+        if start is None:
+            return 0
+        frame, nbytes = start
+        try:
+            numcodecs_zstd.decompress(frame, out[:nbytes])
+        except (RuntimeError, ValueError):
+            return 0
+        return nbytes
 
     def _error(self, data: Bytes, size: int, error: Exception) -> ChunkError:
         text = str(error).lower()

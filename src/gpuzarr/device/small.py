@@ -164,7 +164,7 @@ class SmallScan:
         source = wanted.source
         raws: list[np.ndarray | None] = [None] * len(wanted.indices)
         boxes = None
-        if source.chain.is_divisible and not all(part.whole for _, _, part in wanted.takes):
+        if not source.chain.decodes_whole and not all(part.whole for _, _, part in wanted.takes):
             boxes = np.stack([source.shared_box(tuple(index)) for index in wanted.indices.tolist()])
         together = 0 if self.threads > 1 else _TOGETHER
         stored, shape = source.array.dtype.numpy, source.chain.chunk_shape

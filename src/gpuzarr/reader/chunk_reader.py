@@ -18,7 +18,7 @@ from gpuzarr.metadata.model import ArrayMetadata
 from gpuzarr.reader.fetch_plan import ChunkFetch, FetchPlanner
 from gpuzarr.reader.groups import ChunkGroup, group_chunks
 from gpuzarr.reader.kept import KeptChunks
-from gpuzarr.reader.needs import NeedsMemory
+from gpuzarr.reader.needs import BoxNeeds, NeedsMemory
 from gpuzarr.reader.requests import ObjectRequests, Payload, request_count
 from gpuzarr.reader.shard_index import IndexCache, ShardLocator
 from gpuzarr.reader.together import Together
@@ -141,13 +141,14 @@ class ChunkReader:
             for position in group.positions.tolist():
                 self._read_plain(self._into, group.key, position, place, out_for, boxes)
             return
-        if skip is None and (boxes is None or self._chain.decodes_whole):
+        if skip is None and (boxes is None or not self._chain.is_divisible):
+            boxes = None if self._chain.decodes_whole else boxes
             if not self._chain.is_sharded:
                 for position in group.positions.tolist():
-                    self._read_object(group.key, position, place, out_for)
+                    self._read_object(group.key, position, place, out_for, boxes)
                 return
             if self._takes_whole_shard(group, group.positions, boxes):
-                self._read_shard(group, indices, place, out_for, together)
+                self._read_shard(group, indices, place, out_for, boxes, together)
                 return
             if together is not None and self._chain.is_joinable:
                 self._read_some_of_shard(group, indices, together)
@@ -192,7 +193,7 @@ class ChunkReader:
                     together.place(position, room[number])
             else:
                 for number, (key, position, data) in enumerate(found):
-                    array = self._decode_object(key, as_bytes(data), room[number])
+                    array = self._decode_object(key, as_bytes(data), room[number], None)
                     together.place(position, array)
             together.done()
 
@@ -211,7 +212,9 @@ class ChunkReader:
         unverified = 0 if self._chain.is_verified else nbytes
         return {"chunks_read": chunks, "bytes_decoded": nbytes, "unverified_bytes": unverified}
 
-    def _read_object(self, key: str, position: int, place: Place, out_for: OutFor | None) -> None:
+    def _read_object(
+        self, key: str, position: int, place: Place, out_for: OutFor | None, boxes: Int64Array | None
+    ) -> None:
         """One chunk that is an object, all of it: what `fetch` would come to, without its plans."""
         with self._located():
             data = self._store.get(key)
@@ -219,19 +222,25 @@ class ChunkReader:
                 self._statistics.add(requests=1)
                 self._report_missing([position], lambda p: place(p, None))
                 return
-            place(position, self._decode_object(key, as_bytes(data), None if out_for is None else out_for(position)))
+            needs = self._needs.of(boxes, position)
+            place(
+                position,
+                self._decode_object(key, as_bytes(data), None if out_for is None else out_for(position), needs),
+            )
 
-    def _decode_object(self, key: str, stored: Bytes, out: np.ndarray | None) -> np.ndarray:
+    def _decode_object(self, key: str, stored: Bytes, out: np.ndarray | None, needs: BoxNeeds | None) -> np.ndarray:
         """The chunk that is an object."""
         chain, count = self._chain, self._statistics.add
         try:
-            array, nbytes = chain.decode_counted(stored, out, None)
+            array, nbytes = chain.decode_counted(stored, out, None if needs is None else needs.box)
         except ChunkError as error:
             count(requests=1, bytes_read=len(stored))
             self._check_array()
             raise self._requests.located(error, key, 0, len(stored)) from error
         unverified = 0 if chain.is_verified else nbytes
-        count(requests=1, bytes_read=len(stored), chunks_read=1, bytes_decoded=nbytes, unverified_bytes=unverified)
+        partial = int(nbytes < chain.chunk_nbytes)
+        count(requests=1, bytes_read=len(stored))
+        count(chunks_read=1, chunks_partial=partial, bytes_decoded=nbytes, unverified_bytes=unverified)
         return array
 
     def _read_plain(
@@ -254,7 +263,7 @@ class ChunkReader:
             if rows is None:
                 size = store.get_into(key, canvas.data)
                 if size is not None and size != layout.nbytes:
-                    self._read_object(key, position, place, out_for)  # says what is wrong with it
+                    self._read_object(key, position, place, out_for, None)  # says what is wrong with it
                     return
                 there, decoded = size is not None, layout.nbytes
                 count(requests=1, bytes_read=decoded if there else 0)
@@ -269,7 +278,13 @@ class ChunkReader:
             place(position, canvas.finish([(0, decoded)] if rows is None else [(at, at + n) for at, n in rows]))
 
     def _read_shard(
-        self, group: ChunkGroup, indices: Int64Array, place: Place, out_for: OutFor | None, together: Together | None
+        self,
+        group: ChunkGroup,
+        indices: Int64Array,
+        place: Place,
+        out_for: OutFor | None,
+        boxes: Int64Array | None,
+        together: Together | None,
     ) -> None:
         """Chunks of a shard that is read whole: what `fetch` would come to, without its plans."""
         with self._located():
@@ -281,7 +296,7 @@ class ChunkReader:
             data = memoryview(whole)
             pieces = [data[start:stop] for _, start, stop in chunks]
             if together is None or not self._chain.is_joinable:
-                self._decode_parts(group.key, chunks, pieces, place, out_for)
+                self._decode_parts(group.key, chunks, pieces, place, out_for, boxes)
             else:
                 self._decode_together(group.key, chunks, pieces, together)
 
@@ -325,28 +340,38 @@ class ChunkReader:
                 for number, (position, _, _) in enumerate(batch):
                     together.place(position, room[number])
             else:
-                self._decode_parts(key, batch, stored, together.place, None)
+                self._decode_parts(key, batch, stored, together.place, None, None)
             together.done()
 
     def _decode_parts(
-        self, key: str, chunks: list[StoredChunk], pieces: list[memoryview], place: Place, out_for: OutFor | None
+        self,
+        key: str,
+        chunks: list[StoredChunk],
+        pieces: list[memoryview],
+        place: Place,
+        out_for: OutFor | None,
+        boxes: Int64Array | None,
     ) -> None:
         """Decode and place chunks of an object one by one."""
         chain = self._chain
-        done = decoded = 0
+        done = partial = decoded = 0
         try:
             for (position, start, stop), piece in zip(chunks, pieces, strict=True):
                 out = None if out_for is None else out_for(position)
+                needs = self._needs.of(boxes, position)
                 try:
-                    array, nbytes = chain.decode_counted(piece, out, None)
+                    array, nbytes = chain.decode_counted(piece, out, None if needs is None else needs.box)
                 except ChunkError as error:
                     self._check_array()
                     raise self._requests.located(error, key, start, stop) from error
                 done, decoded = done + 1, decoded + nbytes
+                partial += nbytes < chain.chunk_nbytes
                 place(position, array)
         finally:
             unverified = 0 if chain.is_verified else decoded
-            self._statistics.add(chunks_read=done, bytes_decoded=decoded, unverified_bytes=unverified)
+            self._statistics.add(
+                chunks_read=done, chunks_partial=partial, bytes_decoded=decoded, unverified_bytes=unverified
+            )
 
     def fetch(
         self,
