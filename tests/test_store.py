@@ -28,7 +28,7 @@ from gpuzarr.errors import EnvironmentLacksError, Kind, NotFoundError, RequestEr
 from gpuzarr.store import ByteStore, OpenedStore, StoreOptions, for_scan, open_store
 from gpuzarr.store.keys import check_key
 from gpuzarr.store.local import LocalByteStore
-from gpuzarr.store.ranges import coalesce, cut
+from gpuzarr.store.ranges import coalesce, cut, span_count
 from gpuzarr.store.secrets import public_options, public_url
 from gpuzarr.store.urls import obstore_options
 from gpuzarr.store.zip_store import ZipByteStore
@@ -341,6 +341,7 @@ RANGES = st.lists(st.tuples(st.integers(0, 1000), st.integers(0, 200)), max_size
 @given(RANGES, st.integers(0, 100), st.integers(1, 500))
 def test_spans_cover_exactly_what_is_needed(ranges: list[tuple[int, int]], gap: int, cap: int) -> None:
     spans = coalesce(ranges, gap, cap)
+    assert span_count(ranges, gap, cap) == len(spans)
     members = [member for span in spans for member in span.members]
     assert sorted(members) == [index for index, (_, length) in enumerate(ranges) if length]
     wanted: set[int] = set()

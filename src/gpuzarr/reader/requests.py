@@ -10,7 +10,7 @@ from gpuzarr.errors import ChunkError, GpuzarrError, Kind
 from gpuzarr.reader.policy import ReadCosts, costs_of
 from gpuzarr.statistics import ScanStatistics
 from gpuzarr.store.base import Buffer, ByteStore, ReadsInto
-from gpuzarr.store.ranges import coalesce
+from gpuzarr.store.ranges import span_count
 
 __all__ = ["ObjectRequests", "Payload", "Range", "request_count"]
 
@@ -45,7 +45,7 @@ class Payload(Protocol):
 
 def request_count(costs: ReadCosts, ranges: Sequence[Range]) -> int:
     """Requests that a store makes of some ranges."""
-    return 1 if len(ranges) == 1 and ranges[0][1] > 0 else len(coalesce(ranges, costs.gap, costs.cap))
+    return 1 if len(ranges) == 1 and ranges[0][1] > 0 else span_count(ranges, costs.gap, costs.cap)
 
 
 class ObjectRequests:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +10,7 @@ import numpy as np
 from gpuzarr.errors import RequestError
 from gpuzarr.store.base import Buffer
 
-__all__ = ["Span", "check_range", "coalesce", "cut"]
+__all__ = ["Span", "check_range", "coalesce", "cut", "span_count"]
 
 
 @dataclass(frozen=True)
@@ -30,9 +30,12 @@ class Span:
     members: tuple[int, ...]
 
 
+_END = 1 << 63
+
+
 def check_range(start: int, length: int) -> None:
     """Refuse a range that no object can have, before anything is allocated for it."""
-    if start < 0 or length < 0 or start + length > 1 << 63:
+    if start < 0 or length < 0 or start + length > _END:
         raise RequestError(
             f"A byte range must have start >= 0, length >= 0 and end below 2^63, not ({start}, {length})."
         )
@@ -50,16 +53,20 @@ def coalesce(ranges: Sequence[tuple[int, int]], gap: int, cap: int) -> list[Span
     cap
         A span is not extended beyond this many bytes; a single range may be longer.
     """
-    for start, length in ranges:
-        check_range(start, length)
-    order = sorted((position for position, (_, length) in enumerate(ranges) if length), key=lambda p: ranges[p])
+    order = []
+    for position, (start, length) in enumerate(ranges):
+        if start < 0 or length < 0 or start + length > _END:
+            check_range(start, length)
+        if length:
+            order.append(position)
+    order.sort(key=ranges.__getitem__)
     spans: list[Span] = []
     members: list[int] = []
     first = last = 0
     for position in order:
         start, length = ranges[position]
         stop = start + length
-        if members and start - last <= gap and max(stop, last) - first <= max(cap, last - first):
+        if members and start - last <= gap and (stop <= last or stop - first <= cap):
             last = max(last, stop)
             members.append(position)
             continue
@@ -69,6 +76,19 @@ def coalesce(ranges: Sequence[tuple[int, int]], gap: int, cap: int) -> list[Span
     if members:
         spans.append(Span(first, last - first, tuple(members)))
     return spans
+
+
+def span_count(ranges: Iterable[tuple[int, int]], gap: int, cap: int) -> int:
+    """How many spans `coalesce` makes of ranges that an object can have."""
+    count = first = last = 0
+    for start, length in sorted(ranges):
+        if length:
+            stop = start + length
+            if count and start - last <= gap and (stop <= last or stop - first <= cap):
+                last = max(last, stop)
+            else:
+                first, last, count = start, stop, count + 1
+    return count
 
 
 def cut(ranges: Sequence[tuple[int, int]], spans: Sequence[Span], data: Sequence[Buffer]) -> list[Buffer]:
