@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from gpuzarr.reader.chunk_reader import ChunkReader, foreign_error
+from gpuzarr.reader.access import foreign_error
+from gpuzarr.reader.chunk_reader import ChunkReader
 from gpuzarr.reader.groups import ChunkGroup
 from gpuzarr.reader.together import Together
 

@@ -2,40 +2,32 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TypeVar
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
-from gpuzarr.codecs.canvas import Canvas
 from gpuzarr.codecs.chain import CodecChain
-from gpuzarr.codecs.steps import Bytes, as_bytes
-from gpuzarr.errors import ChunkError, GpuzarrError, StoreError
+from gpuzarr.codecs.steps import Bytes
+from gpuzarr.errors import ChunkError
 from gpuzarr.metadata.model import ArrayMetadata
+from gpuzarr.reader.access import ArrayAccess, batches
+from gpuzarr.reader.direct import DirectReads, OutFor, Place
 from gpuzarr.reader.fetch_plan import ChunkFetch, FetchPlanner
 from gpuzarr.reader.groups import ChunkGroup, group_chunks
 from gpuzarr.reader.kept import KeptChunks
-from gpuzarr.reader.needs import BoxNeeds, NeedsMemory
 from gpuzarr.reader.requests import ObjectRequests, Payload, request_count
 from gpuzarr.reader.shard_index import IndexCache, ShardLocator
 from gpuzarr.reader.together import Together
 from gpuzarr.statistics import ScanStatistics
-from gpuzarr.store.base import Buffer, ByteStore, ReadsInto
+from gpuzarr.store.base import ByteStore, ReadsInto
 
-__all__ = ["ChunkReader", "foreign_error"]
+__all__ = ["ChunkReader"]
 
 Int64Array = npt.NDArray[np.int64]
-Place = Callable[[int, "np.ndarray | None"], None]
-OutFor = Callable[[int], "np.ndarray | None"]
-StoredChunk = tuple[int, int, int]
-"""Position in the caller's list, first byte in the object, last one + 1."""
-Item = TypeVar("Item")
 Receive = Callable[[str, ChunkFetch, list[Bytes]], None]
 
-_TOGETHER_NBYTES = 1 << 20  # decoded in one call: enough to forget the call, and it stays in the cache
 _WHOLE_SHARD_NBYTES = 64 << 20  # larger shards are read through their index, a batch of chunks at a time
 
 
@@ -68,16 +60,17 @@ class ChunkReader:
         indexes: IndexCache | None = None,
         verify: Callable[[], None] | None = None,
     ) -> None:
-        self._verify = verify
+        self._indexes = indexes if indexes is not None else IndexCache()
+        self._access = ArrayAccess(store, array, chain, statistics, self._indexes, verify)
+        self._direct = DirectReads(self._access)
         self._store = store
         self._array = array
         self._chain = chain
         self._statistics = statistics
-        self._requests = ObjectRequests(store, array.path, statistics)
-        self._needs = NeedsMemory(chain, self._requests.costs)
+        self._requests = self._access.requests
+        self._needs = self._access.needs
         in_place = chain.is_plain and not chain.is_sharded and isinstance(store, ReadsInto)
         self._into: ReadsInto | None = store if in_place else None  # type: ignore[assignment]
-        self._indexes = indexes if indexes is not None else IndexCache()
         self._billed_indexes = IndexCache()
 
     @property
@@ -139,19 +132,19 @@ class ChunkReader:
         """
         if skip is None and self._into is not None:
             for position in group.positions.tolist():
-                self._read_plain(self._into, group.key, position, place, out_for, boxes)
+                self._direct.plain(self._into, group.key, position, place, out_for, boxes)
             return
         if skip is None and (boxes is None or not self._chain.is_divisible):
             boxes = None if self._chain.decodes_whole else boxes
             if not self._chain.is_sharded:
                 for position in group.positions.tolist():
-                    self._read_object(group.key, position, place, out_for, boxes)
+                    self._direct.object(group.key, position, place, out_for, boxes)
                 return
             if self._takes_whole_shard(group, group.positions, boxes):
-                self._read_shard(group, indices, place, out_for, boxes, together)
+                self._direct.shard(group, indices, place, out_for, boxes, together)
                 return
             if together is not None and self._chain.is_joinable:
-                self._read_some_of_shard(group, indices, together)
+                self._direct.some_of_shard(group, indices, together)
                 return
 
         def receive(key: str, fetch: ChunkFetch, pieces: list[Bytes]) -> None:
@@ -162,216 +155,14 @@ class ChunkReader:
     @property
     def joins_objects(self) -> bool:
         """Whether chunks of several objects can be decoded in one call, see `read_together`."""
-        return self._chain.is_joinable and not self._chain.is_sharded
+        return self._direct.joins_objects
 
     def read_together(self, groups: Sequence[ChunkGroup], together: Together) -> None:
         """Fetch the chunks of several groups and decode them in one call, where `joins_objects`; errors as of `read`.
 
         What it asks of the store, places and counts is what `read` does for one group after the other.
         """
-        found: list[tuple[str, int, Buffer]] = []
-        absent: list[int] = []
-        with self._located():
-            for group in groups:
-                position = int(group.positions[0])
-                data = self._get(group.key)
-                if data is None:
-                    absent.append(position)
-                else:
-                    found.append((group.key, position, data))
-            if absent:
-                self._statistics.add(requests=len(absent))
-                self._report_missing(absent, lambda position: together.place(position, None))
-            if not found:
-                return
-            chunks = [bytes(data) for _, _, data in found]
-            room = together.room(len(chunks))
-            nbytes = sum(map(len, chunks))
-            if self._chain.decode_joined(chunks, room):
-                self._statistics.add(requests=len(chunks), bytes_read=nbytes, **self._decoded(len(chunks)))
-                for number, (_, position, _) in enumerate(found):
-                    together.place(position, room[number])
-            else:
-                for number, (key, position, data) in enumerate(found):
-                    array = self._decode_object(key, as_bytes(data), room[number], None)
-                    together.place(position, array)
-            together.done()
-
-    def _get(self, key: str) -> Buffer | None:
-        """An object; an error of a driver says which it was."""
-        try:
-            return self._store.get(key)
-        except (GpuzarrError, MemoryError):
-            raise
-        except Exception as error:
-            raise foreign_error(error, self._array.path, key) from error
-
-    def _decoded(self, chunks: int) -> dict[str, int]:
-        """What to count for whole chunks."""
-        nbytes = chunks * self._chain.chunk_nbytes
-        unverified = 0 if self._chain.is_verified else nbytes
-        return {"chunks_read": chunks, "bytes_decoded": nbytes, "unverified_bytes": unverified}
-
-    def _read_object(
-        self, key: str, position: int, place: Place, out_for: OutFor | None, boxes: Int64Array | None
-    ) -> None:
-        """One chunk that is an object, all of it: what `fetch` would come to, without its plans."""
-        with self._located():
-            data = self._store.get(key)
-            if data is None:
-                self._statistics.add(requests=1)
-                self._report_missing([position], lambda p: place(p, None))
-                return
-            needs = self._needs.of(boxes, position)
-            place(
-                position,
-                self._decode_object(key, as_bytes(data), None if out_for is None else out_for(position), needs),
-            )
-
-    def _decode_object(self, key: str, stored: Bytes, out: np.ndarray | None, needs: BoxNeeds | None) -> np.ndarray:
-        """The chunk that is an object."""
-        chain, count = self._chain, self._statistics.add
-        try:
-            array, nbytes = chain.decode_counted(stored, out, None if needs is None else needs.box)
-        except ChunkError as error:
-            count(requests=1, bytes_read=len(stored))
-            self._check_array()
-            raise self._requests.located(error, key, 0, len(stored)) from error
-        unverified = 0 if chain.is_verified else nbytes
-        partial = int(nbytes < chain.chunk_nbytes)
-        count(requests=1, bytes_read=len(stored))
-        count(chunks_read=1, chunks_partial=partial, bytes_decoded=nbytes, unverified_bytes=unverified)
-        return array
-
-    def _read_plain(
-        self,
-        store: ReadsInto,
-        key: str,
-        position: int,
-        place: Place,
-        out_for: OutFor | None,
-        boxes: Int64Array | None,
-    ) -> None:
-        """An uncompressed chunk that is an object, or the rows of it that a box needs, read to where they are wanted."""
-        layout, count = self._chain.layout, self._statistics.add
-        assert layout is not None
-        large = layout.nbytes > self._requests.costs.least_saved
-        needs = self._needs.of(boxes, position) if large else None
-        rows = None if needs is None else needs.rows
-        with self._located():
-            canvas = Canvas(layout, None if out_for is None else out_for(position))
-            if rows is None:
-                size = store.get_into(key, canvas.data)
-                if size is not None and size != layout.nbytes:
-                    self._read_object(key, position, place, out_for, None)  # says what is wrong with it
-                    return
-                there, decoded = size is not None, layout.nbytes
-                count(requests=1, bytes_read=decoded if there else 0)
-            else:
-                parts = [canvas.data[at : at + n] for at, n in rows]
-                there, decoded = self._requests.ranges_into(store, key, rows, parts), sum(map(len, parts))
-            if not there:
-                self._report_missing([position], lambda p: place(p, None))
-                return
-            partial = int(decoded < layout.nbytes)
-            count(chunks_read=1, chunks_partial=partial, bytes_decoded=decoded, unverified_bytes=decoded)
-            place(position, canvas.finish([(0, decoded)] if rows is None else [(at, at + n) for at, n in rows]))
-
-    def _read_shard(
-        self,
-        group: ChunkGroup,
-        indices: Int64Array,
-        place: Place,
-        out_for: OutFor | None,
-        boxes: Int64Array | None,
-        together: Together | None,
-    ) -> None:
-        """Chunks of a shard that is read whole: what `fetch` would come to, without its plans."""
-        with self._located():
-            whole = self._requests.whole(group.key)
-            chunks = None if whole is None else self._stored_chunks(group, indices, whole, place)
-            if whole is None or chunks is None:
-                self._report_missing(group.positions.tolist(), lambda position: place(position, None))
-                return
-            data = memoryview(whole)
-            pieces = [data[start:stop] for _, start, stop in chunks]
-            if together is None or not self._chain.is_joinable:
-                self._decode_parts(group.key, chunks, pieces, place, out_for, boxes)
-            else:
-                self._decode_together(group.key, chunks, pieces, together)
-
-    def _read_some_of_shard(self, group: ChunkGroup, indices: Int64Array, together: Together) -> None:
-        """Small chunks of a shard that is read in parts: what `fetch` would come to, without its plans."""
-        key = group.key
-        with self._located():
-            chunks = self._stored_chunks(group, indices, None, together.place)
-            if chunks is None:
-                self._report_missing(group.positions.tolist(), lambda position: together.place(position, None))
-                return
-            for batch in _batches(chunks, lambda chunk: chunk[2] - chunk[1], self._requests.costs.batch):
-                pieces = self._requests.ranges(key, [(start, stop - start) for _, start, stop in batch])
-                self._decode_together(key, batch, [memoryview(piece) for piece in pieces], together)
-
-    def _stored_chunks(
-        self, group: ChunkGroup, indices: Int64Array, whole: Bytes | None, place: Place
-    ) -> list[StoredChunk] | None:
-        """Chunks of a shard in the order of their bytes; those that are not stored are placed; None if there is no shard."""
-        positions = group.positions
-        spans = ShardLocator(self._chain, self._requests, self._indexes).spans(group.key, indices[positions], whole)
-        if spans is None:
-            return None
-        starts, lengths = spans
-        stored = starts >= 0
-        self._report_missing(positions[~stored].tolist(), lambda position: place(position, None))
-        order = np.flatnonzero(stored)[np.argsort(starts[stored], kind="stable")]
-        stops = starts + lengths
-        return list(zip(positions[order].tolist(), starts[order].tolist(), stops[order].tolist(), strict=True))
-
-    def _decode_together(
-        self, key: str, chunks: list[StoredChunk], pieces: list[memoryview], together: Together
-    ) -> None:
-        """Decode and place small chunks of an object, about `_TOGETHER_NBYTES` at a time."""
-        most = max(1, _TOGETHER_NBYTES // self._chain.chunk_nbytes)
-        for first in range(0, len(chunks), most):
-            batch, stored = chunks[first : first + most], pieces[first : first + most]
-            room = together.room(len(batch))
-            if self._chain.decode_joined(stored, room):
-                self._statistics.add(**self._decoded(len(batch)))
-                for number, (position, _, _) in enumerate(batch):
-                    together.place(position, room[number])
-            else:
-                self._decode_parts(key, batch, stored, together.place, None, None)
-            together.done()
-
-    def _decode_parts(
-        self,
-        key: str,
-        chunks: list[StoredChunk],
-        pieces: list[memoryview],
-        place: Place,
-        out_for: OutFor | None,
-        boxes: Int64Array | None,
-    ) -> None:
-        """Decode and place chunks of an object one by one."""
-        chain = self._chain
-        done = partial = decoded = 0
-        try:
-            for (position, start, stop), piece in zip(chunks, pieces, strict=True):
-                out = None if out_for is None else out_for(position)
-                needs = self._needs.of(boxes, position)
-                try:
-                    array, nbytes = chain.decode_counted(piece, out, None if needs is None else needs.box)
-                except ChunkError as error:
-                    self._check_array()
-                    raise self._requests.located(error, key, start, stop) from error
-                done, decoded = done + 1, decoded + nbytes
-                partial += nbytes < chain.chunk_nbytes
-                place(position, array)
-        finally:
-            unverified = 0 if chain.is_verified else decoded
-            self._statistics.add(
-                chunks_read=done, chunks_partial=partial, bytes_decoded=decoded, unverified_bytes=unverified
-            )
+        self._direct.objects_together(groups, together)
 
     def fetch(
         self,
@@ -397,18 +188,8 @@ class ChunkReader:
         payload
             Reads the chunks, perhaps after this returned; indexes and block tables are read here and now.
         """
-        with self._located():
+        with self._access.located():
             self._fetch(group, indices, receive, missing, boxes, skip, payload)
-
-    @contextlib.contextmanager
-    def _located(self) -> Iterator[None]:
-        """Errors inside name array and store: a store does not know of arrays."""
-        try:
-            yield
-        except GpuzarrError as error:
-            if error.array is not None and error.store is not None:
-                raise
-            raise error.located(array=self._array.path, store=self._store.label) from error
 
     def _fetch(
         self,
@@ -429,11 +210,11 @@ class ChunkReader:
             read = self._requests.store.get if payload is None else payload.whole
             whole = self._requests.got_whole(read(group.key))
             if whole is None:
-                self._report_missing(positions.tolist(), missing)
+                self._access.report_missing(positions.tolist(), missing)
                 return
         fetches = self._fetches(self._requests, self._indexes, group.key, positions, indices, boxes, whole)
         stored = {fetch.position for fetch in fetches or ()}
-        self._report_missing([p for p in positions.tolist() if p not in stored], missing)
+        self._access.report_missing([p for p in positions.tolist() if p not in stored], missing)
         for batch in _fetch_batches(fetches, self._requests.costs.batch):
             self._read_batch(group.key, batch, whole, receive, missing, payload)
 
@@ -507,17 +288,6 @@ class ChunkReader:
             return [planner.at_hand(position, start, length, boxes) for position, start, length in chunks]
         return planner.plan(key, chunks, boxes)
 
-    def _check_array(self) -> None:
-        if self._verify is not None:
-            self._verify()
-
-    def _report_missing(self, positions: list[int], missing: Callable[[int], None]) -> None:
-        if positions:
-            self._check_array()
-            self._statistics.add(chunks_missing=len(positions))
-        for position in positions:
-            missing(position)
-
     def _read_batch(
         self,
         key: str,
@@ -532,7 +302,7 @@ class ChunkReader:
 
         def hand_out(pieces: list[Bytes] | None) -> None:
             if pieces is None:
-                self._report_missing([fetch.position for fetch in batch], missing)
+                self._access.report_missing([fetch.position for fetch in batch], missing)
                 return
             at = 0
             for fetch in batch:
@@ -542,7 +312,7 @@ class ChunkReader:
 
         def arrived(found: list[Bytes] | None) -> None:
             """Bytes of a payload, perhaps in another thread: the same checks."""
-            with self._located():
+            with self._access.located():
                 if ranges is None:
                     data = requests.got_whole(None if found is None else found[0])
                     hand_out(None if data is None else [data])
@@ -571,7 +341,7 @@ class ChunkReader:
         try:
             array, nbytes = fetch.decode(pieces, out)
         except ChunkError as error:
-            self._check_array()
+            self._access.check_array()
             start, stop = fetch.span
             stop = start + sum(map(len, pieces)) if stop is None else stop
             raise self._requests.located(error, key, start, stop) from error
@@ -584,28 +354,7 @@ class ChunkReader:
         place(fetch.position, array)
 
 
-def foreign_error(error: Exception, array: str, key: str) -> StoreError:
-    """The error for one that a store driver or a codec library raised: where it happened must not be lost."""
-    message = f"Reading this object failed: {type(error).__name__}: {error}"
-    return StoreError(message, array=array, key=key)
-
-
-def _batches(items: Iterable[Item], nbytes_of: Callable[[Item], int], most: int) -> Iterator[list[Item]]:
-    """Runs of items of at most ``most`` bytes together, at least one each."""
-    batch: list[Item] = []
-    nbytes = 0
-    for item in items:
-        more = nbytes_of(item)
-        if batch and nbytes + more > most:
-            yield batch
-            batch, nbytes = [], 0
-        batch.append(item)
-        nbytes += more
-    if batch:
-        yield batch
-
-
 def _fetch_batches(fetches: list[ChunkFetch] | None, most: int) -> Iterator[list[ChunkFetch]]:
     """The same for fetches, in the order of the object."""
     in_order = sorted(fetches or [], key=lambda fetch: fetch.span[0])
-    return _batches(in_order, lambda fetch: fetch.stored_nbytes, most)
+    return batches(in_order, lambda fetch: fetch.stored_nbytes, most)
