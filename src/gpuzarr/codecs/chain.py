@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any, Literal
 
 import numpy as np
@@ -356,10 +356,12 @@ class CodecChain:
             data = self._undo_bytes(data, None, until=1)
             header = blosc.parse_header(data, stored_nbytes=len(data), expected_nbytes=layout.nbytes)
             if is_divisible(header):
-                blocks = touched_blocks(header.blocksize, layout.runs(box))
+                blocks = _box_blocks(layout, box, header.blocksize)
                 if 4 * len(blocks) <= 3 * header.nblocks:
                     array, nbytes = self._decode_some_blocks(header, blocks, data, out, layout)
                     return self._into(out, array, cells), nbytes
+            if layout.is_c_order and len(self.byte_steps) == 1:
+                return None  # straight into place
             raw = self.blosc_codec.decode(data, layout.nbytes, layout.nbytes, None)
         else:
             raw = self._undo_bytes(data, None)
@@ -395,6 +397,14 @@ class CodecChain:
             size, limit = self._sizes[i]
             data = self.byte_steps[i].decode(data, size, limit, out if i == 0 else None)
         return data
+
+
+@lru_cache(maxsize=256)
+def _box_blocks(layout: StoredLayout, box: Box, blocksize: int) -> np.ndarray:
+    """Numbers of the blocks that hold a box, read-only: the same for all chunks of which the same cells are needed."""
+    blocks = touched_blocks(blocksize, layout.runs(box))
+    blocks.flags.writeable = False
+    return blocks
 
 
 def _decode_shard(shard: WholeShard, data: Bytes, shape: tuple[int, ...]) -> np.ndarray:
