@@ -82,7 +82,7 @@ def test_small_scans_equal_those_of_a_device(seed: int) -> None:
                     values = [dataset.coordinates.values(c.meta.output_name()) for c in kept]
                     chosen = [v.filter(pl.Series(rng.random(len(v)) < 0.7)) for v in values]
                     predicate = pl.all_horizontal([c.is_in(v.implode()) for c, v in zip(kept, chosen, strict=True)])
-                plan = dataset.plan(projection, predicate)
+                plan = dataset.plan(projection, predicate, int(rng.integers(0, 40)) if rng.random() < 0.3 else None)
             except GpuzarrError:
                 continue
             scan = SmallScan(plan, dataset.coordinates, dataset.reader(ScanStatistics()), options, ScanStatistics())

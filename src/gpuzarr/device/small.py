@@ -18,20 +18,18 @@ import numpy as np
 import polars as pl
 
 from gpuzarr.device.columns import CellBuffer, axis_map, expand, series_of, take, without_columns
-from gpuzarr.device.loading import ChunkedColumn, Task, chunk_tasks
+from gpuzarr.device.loading import ChunkedColumn, Scratch, Task, chunk_tasks
 from gpuzarr.errors import GpuzarrError, ResourceError
 from gpuzarr.options import ScanOptions
 from gpuzarr.plan.axis import parts
 from gpuzarr.plan.chunks import ChunkPart
 from gpuzarr.plan.model import Frame, ScanPlan
-from gpuzarr.reader import ChunkReader, Together
+from gpuzarr.reader import ChunkReader
 from gpuzarr.statistics import ScanStatistics
 from gpuzarr.table.coordinates import Coordinates
 from gpuzarr.table.model import Column
 
 __all__ = ["ChunksWanted", "SmallScan"]
-
-_TOGETHER = 2**62
 
 
 @dataclass(frozen=True)
@@ -50,6 +48,28 @@ class ChunksWanted:
     indices: np.ndarray
     takes: list[tuple[int, int, ChunkPart]]
 
+    @cached_property
+    def boxes(self) -> np.ndarray | None:
+        """The cells that are taken from each, (start, stop) per array axis; None where that saves no reading."""
+        if not self.source.chain.is_divisible or all(part.whole for _, _, part in self.takes):
+            return None
+        found: list[tuple[tuple[int, int], ...] | None] = [None] * len(self.indices)
+        for _, chunk, part in self.takes:
+            box, before = part.box(), found[chunk]
+            if before is not None:
+                box = tuple([(min(a, c), max(b, d)) for (a, b), (c, d) in zip(box, before, strict=True)])
+            found[chunk] = box
+        return np.array(found, np.int64).reshape(*self.indices.shape, 2)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes to decode: of whole chunks, unless any bytes of them can be read alone."""
+        chain = self.source.chain
+        if not chain.is_plain or self.boxes is None:
+            return len(self.indices) * chain.chunk_nbytes
+        cells = np.prod(self.boxes[..., 1] - self.boxes[..., 0], axis=1, dtype=np.int64).sum()
+        return int(cells) * chain.dtype.itemsize
+
 
 class SmallScan:
     """One scan. `fits` says whether a plan may be scanned like this at all; whether it pays is the caller's to say.
@@ -62,7 +82,7 @@ class SmallScan:
     Attributes
     ----------
     threads
-        In which the chunks of a column are read and decoded, that of the caller among them.
+        In which chunks are read and decoded, that of the caller among them.
     """
 
     def __init__(
@@ -85,16 +105,16 @@ class SmallScan:
     @staticmethod
     def fits(plan: ScanPlan) -> bool:
         """Whether a plan only repeats and copies numbers."""
-        if plan.filter is not None or plan.boundary is not None or plan.n_rows == 0:
+        if plan.filter is not None or plan.n_rows == 0:
             return False
         columns = (plan.table.by_name[name] for name in plan.projection)
         return all(c.role == "index" or (c.decoding is not None and c.decoding.is_fixed_width) for c in columns)
 
     @cached_property
     def frame(self) -> Frame | None:
-        """The only frame; None if there are no rows, or too many for one."""
+        """The only frame; None if there are no rows, or too many for one, or if a row limit takes more than a box of a tile."""
         found = list(itertools.islice(self.plan.frames(), 2))
-        return found[0] if len(found) == 1 else None
+        return found[0] if len(found) == 1 and not found[0].filtered else None
 
     @cached_property
     def wanted(self) -> dict[str, ChunksWanted]:
@@ -135,9 +155,9 @@ class SmallScan:
         if frame is None:
             return
         try:
-            wanted = self.wanted
             self._statistics.add(tiles=len({piece.tile for piece in frame.pieces}))
-            columns = [self._series(column, wanted.get(column.name), frame) for column in self._columns]
+            read = self._read(frame)
+            columns = [self._series(column, read.get(column.name), frame) for column in self._columns]
         except MemoryError as error:
             if isinstance(error, GpuzarrError):
                 raise
@@ -149,40 +169,83 @@ class SmallScan:
         self._statistics.add(rows=frame.rows)
         yield pl.DataFrame(columns) if columns else without_columns(frame.rows)
 
-    def _series(self, column: Column, wanted: ChunksWanted | None, frame: Frame) -> pl.Series:
-        if wanted is not None:
-            out = self._read(wanted, frame)
-            return series_of(column, out.values, out.valid)
+    def _series(self, column: Column, read: CellBuffer | None, frame: Frame) -> pl.Series:
+        if read is not None:
+            return series_of(column, read.values, read.valid)
         _, axes = axis_map(column, self._dims)
         if column.role == "index":
             return series_of(column, _spread(None, axes, frame), None)
         values, valid = self._coordinates.numpy(column.name)
         return series_of(column, _spread(values, axes, frame), None if valid is None else _spread(valid, axes, frame))
 
-    def _read(self, wanted: ChunksWanted, frame: Frame) -> CellBuffer:
-        """Cells of a column whose chunks have to be read, over the rows of the frame."""
-        source = wanted.source
-        raws: list[np.ndarray | None] = [None] * len(wanted.indices)
-        boxes = None
-        if not source.chain.decodes_whole and not all(part.whole for _, _, part in wanted.takes):
-            boxes = np.stack([source.shared_box(tuple(index)) for index in wanted.indices.tolist()])
-        together = 0 if self.threads > 1 else _TOGETHER
-        stored, shape = source.array.dtype.numpy, source.chain.chunk_shape
-        joined = Together(lambda n: np.empty((n, *shape), stored), raws.__setitem__)
-        tasks = chunk_tasks(source, wanted.indices, boxes, raws.__setitem__, None, together=together, joined=joined)
+    def _read(self, frame: Frame) -> dict[str, CellBuffer]:
+        """Cells of the columns whose chunks have to be read, over the rows of the frame."""
+        scratch, tasks = Scratch(), []
+        targets = {name: _Target(wanted, frame, scratch) for name, wanted in self.wanted.items()}
+        for target in targets.values():
+            tasks += target.tasks()
         _run(tasks, self.threads)
-        out = source.buffer(frame.rows)
+        return {name: target.cells() for name, target in targets.items()}
+
+
+class _Target:
+    """The cells of one column over the rows of a frame, and what puts chunks there, from any thread."""
+
+    def __init__(self, wanted: ChunksWanted, frame: Frame, scratch: Scratch) -> None:
+        self._wanted = wanted
+        self._frame = frame
+        self._scratch = scratch
+        self._source = source = wanted.source
+        self._takes: list[list[tuple[int, ChunkPart]]] = [[] for _ in wanted.indices]
+        for number, chunk, part in wanted.takes:
+            self._takes[chunk].append((number, part))
         if source.is_full:
-            windows = [out.window(piece.first_row, piece.shape) for piece in frame.pieces]
+            self._out = source.buffer(frame.rows)
+            self._windows = [self._out.window(piece.first_row, piece.shape) for piece in frame.pieces]
         else:
             shapes = [tuple([piece.shape[d] for d in source.axes]) for piece in frame.pieces]
-            windows = [source.buffer(math.prod(shape)).window(0, shape) for shape in shapes]
-        for number, chunk, part in wanted.takes:
-            source.put(raws[chunk], tuple(wanted.indices[chunk].tolist()), part, windows[number])
+            self._windows = [source.buffer(math.prod(shape)).window(0, shape) for shape in shapes]
+        self._stored = source.array.dtype.numpy
+        self._may_straight = source.in_place and not source.nullable and source.decoding.numpy == self._stored
+        # cells of uncompressed chunks are taken out of the bytes that were read
+        self._needs_room = source.fixed and not source.chain.is_plain
+
+    def tasks(self) -> list[Task]:
+        """What reads the chunks: a task for each object."""
+        wanted = self._wanted
+        return chunk_tasks(self._source, wanted.indices, wanted.boxes, self._put, self._offer, together=0)
+
+    def _straight(self, position: int) -> np.ndarray | None:
+        """Where in the frame a whole chunk can be decoded to."""
+        takes = self._takes[position]
+        if not self._may_straight or len(takes) != 1 or not takes[0][1].whole:
+            return None
+        number, part = takes[0]
+        cells: np.ndarray = self._windows[number].values[(*(part.at[d] for d in self._source.axes), ...)]
+        return cells if cells.flags.c_contiguous else None
+
+    def _offer(self, position: int) -> np.ndarray | None:
+        cells = self._straight(position)
+        if cells is None and self._needs_room:
+            return self._scratch.array(self._source.chain.chunk_shape, self._stored)
+        return cells
+
+    def _put(self, position: int, raw: np.ndarray | None) -> None:
+        cells = None if raw is None else self._straight(position)
+        if raw is None or cells is None or raw.ctypes.data != cells.ctypes.data:
+            index = tuple(self._wanted.indices[position].tolist())
+            for number, part in self._takes[position]:
+                self._source.put(raw, index, part, self._windows[number])
+        self._scratch.give_back()
+
+    def cells(self) -> CellBuffer:
+        """All cells, once the tasks are done."""
+        source = self._source
         if not source.is_full:
-            for piece, window in zip(frame.pieces, windows, strict=True):
-                expand(window, source.axes, piece, out)
-        return out
+            self._out = source.buffer(self._frame.rows)
+            for piece, window in zip(self._frame.pieces, self._windows, strict=True):
+                expand(window, source.axes, piece, self._out)
+        return self._out
 
 
 def _run(tasks: list[Task], threads: int) -> None:

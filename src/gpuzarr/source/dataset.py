@@ -43,6 +43,13 @@ INLINE_ROWS = 2**16
 INLINE_BYTES = 2**20
 """A scan of a local store that decodes at most this much is done in the thread that asks for it."""
 
+SMALL_TILES = 64
+
+SMALL_CHUNKS = 256
+
+SMALL_BYTES = 2**25
+"""A scan of a local store that decodes at most this much, and fills one frame, is done without tasks, phases and shared buffers."""
+
 Result = TypeVar("Result")
 
 
@@ -269,7 +276,7 @@ class Dataset:
         statistics = statistics if statistics is not None else ScanStatistics()
         small = self.small(plan, statistics)
         if small is not None:
-            return flagged(plan, self.coordinates, small.frames())
+            return flagged(plan, self.coordinates, self._unchanged(plan, small.frames()))
         inline = self.is_inline(plan)
         device = self.device(plan, statistics, inline=inline)
         frames = self.large_frames(plan) if self.options.device == "cuda" else None
@@ -277,18 +284,36 @@ class Dataset:
         found = self.run(plan, device, statistics, frames=frames, ahead=1 if inline else None, heartbeat=heartbeat)
         return flagged(plan, self.coordinates, found)
 
+    def _unchanged(self, plan: ScanPlan, frames: Iterator[pl.DataFrame]) -> Iterator[pl.DataFrame]:
+        """Frames, each handed out once it is known that no array was written anew before it was read; else `StoreError`."""
+        for frame in frames:
+            self.guard.check(chunked_columns(plan, self.coordinates).values())
+            yield frame
+
     def small(self, plan: ScanPlan, statistics: ScanStatistics) -> SmallScan | None:
-        """The scan without threads or tasks, if it is small enough for that."""
+        """The scan without phases and shared buffers, if it is small enough for that."""
         if not SmallScan.fits(plan) or self.progress is not None or self.options.device == "cuda":
             return None
         if not self.is_small(plan):
             return None
         scan = SmallScan(plan, self.coordinates, self.reader(statistics), self.options, statistics)
-        return scan if scan.frame is not None else None
+        if scan.frame is None:
+            return None
+        wanted = scan.wanted.values()
+        if sum(len(w.indices) for w in wanted) > 1 and sum(w.nbytes for w in wanted) > INLINE_BYTES:
+            scan.threads = self.workers
+        return scan
 
     def is_small(self, plan: ScanPlan) -> bool:
-        """Whether a scan reads nothing, or little of a local store, and gives few rows."""
-        return plan.selected_rows <= INLINE_ROWS and plan.tile_count <= INLINE_CHUNKS and self.is_inline(plan)
+        """Whether a scan reads nothing, or little of a local store, and gives rows for one frame."""
+        if plan.tile_count > SMALL_TILES:
+            return False
+        if not chunked_columns(plan, self.coordinates):
+            return plan.selected_rows <= INLINE_ROWS
+        if not self.store.is_local or plan.selected_rows > FRAME_ROWS:
+            return False
+        wanted = list(self.chunks_to_read(plan))
+        return sum(n for n, _ in wanted) <= SMALL_CHUNKS and sum(nbytes for _, nbytes in wanted) <= SMALL_BYTES
 
     def large_frames(self, plan: ScanPlan) -> Iterator[Frame]:
         """Frames of about a quarter of the budget: a GPU wants many streams at a time."""
