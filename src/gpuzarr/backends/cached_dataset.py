@@ -23,7 +23,7 @@ from gpuzarr.options import ScanOptions
 from gpuzarr.plan.chunks import chunk_count, touched
 from gpuzarr.plan.model import ScanPlan
 from gpuzarr.reader import ChunkReader
-from gpuzarr.source.dataset import Dataset, chunked_columns
+from gpuzarr.source.dataset import Dataset, chunked_columns, no_rows
 from gpuzarr.source.polars_source import refuse_fork
 from gpuzarr.source.sorted_flags import flagged
 from gpuzarr.source.unchanged import DocumentGuard
@@ -236,7 +236,7 @@ class CachedDataset(Dataset):
         return make
 
     def scan(
-        self, plan: ScanPlan, statistics: ScanStatistics | None = None, *, heartbeat: pl.DataFrame | None = None
+        self, plan: ScanPlan, statistics: ScanStatistics | None = None, *, heartbeat: bool = False
     ) -> Iterator[pl.DataFrame]:
         """Run a plan on the host; see `Dataset.scan`."""
         statistics = statistics if statistics is not None else ScanStatistics()
@@ -246,7 +246,8 @@ class CachedDataset(Dataset):
             return
         device = self.device(plan, statistics, inline=self.is_inline(plan))
         frames = self.large_frames(plan) if self.options.device == "cuda" else None
-        found = self.run(plan, device, statistics, frames=frames, heartbeat=heartbeat)
+        empty = no_rows(plan) if heartbeat else None
+        found = self.run(plan, device, statistics, frames=frames, heartbeat=empty)
         found = flagged(plan, self.coordinates, found)
         try:
             if self._cancellation is None:

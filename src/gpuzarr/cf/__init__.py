@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gpuzarr.cf.decide import decoding_for
+from gpuzarr.cf.decide import check_type, decoding_for, decoding_of_values
 from gpuzarr.cf.decoding import Decoding
 from gpuzarr.cf.roles import CoordinateRoles, coordinate_names, with_inherited_attributes
 from gpuzarr.cf.times import TimeUnit
@@ -11,7 +11,9 @@ __all__ = [
     "CoordinateRoles",
     "Decoding",
     "TimeUnit",
+    "check_type",
     "coordinate_names",
     "decoding_for",
+    "decoding_of_values",
     "with_inherited_attributes",
 ]

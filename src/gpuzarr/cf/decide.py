@@ -21,9 +21,10 @@ from gpuzarr.errors import DataError, Kind, MetadataError
 from gpuzarr.metadata.model import ArrayMetadata
 from gpuzarr.notices import GpuzarrWarning, level_of_caller
 
-__all__ = ["decoding_for"]
+__all__ = ["check_type", "decoding_for", "decoding_of_values"]
 
 _NOTHING = Missing(False, (), False)
+_NUMBERS = ("bool", "int", "uint", "float", "complex")
 _INT64 = np.dtype(np.int64)
 _FLOAT64 = np.dtype(np.float64)
 _OBJECT = np.dtype(object)
@@ -94,7 +95,16 @@ def decoding_for(
         A time axis stays numeric: its calendar has dates that Datetime cannot hold, or its units are not understood.
     """
     decoding = _decide(array, decode_cf, time_unit, nan_to_null)
-    if values is None or decoding.time is None or time_unit != "ns":
+    if values is None or time_unit != "ns":
+        return decoding
+    return decoding_of_values(array, decoding, values, decode_cf=decode_cf, nan_to_null=nan_to_null)
+
+
+def decoding_of_values(
+    array: ArrayMetadata, decoding: Decoding, values: NDArray[Any], *, decode_cf: bool, nan_to_null: bool
+) -> Decoding:
+    """The decoding of a dimension coordinate with these raw values, of which ``decoding`` is the one in nanoseconds."""
+    if decoding.time is None:
         return decoding
     try:
         decoding.apply(values, np.empty(values.shape, dtype=_INT64), np.empty(values.shape, dtype=np.bool_))
@@ -103,9 +113,15 @@ def decoding_for(
     return decoding
 
 
+def check_type(array: ArrayMetadata, *, time_unit: TimeUnit) -> None:
+    """Raise `MetadataError` if no column can hold an array's data type, whatever its attributes say."""
+    if array.dtype.kind not in _NUMBERS:  # these always have a column
+        _decide(array, False, time_unit, False)
+
+
 def _decide(array: ArrayMetadata, decode_cf: bool, time_unit: TimeUnit, nan_to_null: bool) -> Decoding:
     kind = array.dtype.kind
-    if kind in ("bool", "int", "uint", "float", "complex"):
+    if kind in _NUMBERS:
         return _numbers(array, decode_cf, time_unit, nan_to_null)
     if kind in ("datetime", "timedelta"):
         return _datetimes(array, time_unit)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 
 from gpuzarr.cf.calendars import Calendar, day_number
 
@@ -72,6 +73,7 @@ def is_date_units(units: object) -> bool:
     return isinstance(units, str) and re.match(r"(.+) since (.+)", units) is not None
 
 
+@lru_cache(maxsize=256)
 def parse_units(units: str, calendar: Calendar) -> Reference:
     """Unit and epoch of ``UNIT since EPOCH``; zones are honoured, years of fewer than four digits are padded.
 

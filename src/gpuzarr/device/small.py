@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -221,7 +222,8 @@ class _Target:
         if not self._may_straight or len(takes) != 1 or not takes[0][1].whole:
             return None
         number, part = takes[0]
-        cells: np.ndarray = self._windows[number].values[(*(part.at[d] for d in self._source.axes), ...)]
+        at: Any = (*(part.at[d] for d in self._source.axes), ...)
+        cells: np.ndarray = self._windows[number].values[at]
         return cells if cells.flags.c_contiguous else None
 
     def _offer(self, position: int) -> np.ndarray | None:

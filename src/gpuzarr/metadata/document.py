@@ -156,7 +156,9 @@ def parse_object(data: Buffer, usage: DocumentUsage) -> dict[str, Any]:
     """
     content = bytes(data)
     usage.check(len(content), 0)
-    usage.add(_decoded_nbytes(content), sum(map(content.count, _MARKS)))
+    counts = [content.count(mark) for mark in _MARKS]
+    usage.add(_decoded_nbytes(content, has_escapes=counts[-1] > 0), sum(counts))
+    may_be_deep = counts[2] + counts[3] > usage.limits.max_document_depth
     max_depth = usage.limits.max_document_depth
     too_deep = (
         f"the document is nested more than {max_depth} deep; if the store is trusted, raise it with"
@@ -174,7 +176,7 @@ def parse_object(data: Buffer, usage: DocumentUsage) -> dict[str, Any]:
         raise invalid("the document holds a number that is too long to be one") from None
     if not isinstance(document, dict):
         raise invalid(f"the document has to be a JSON object, not {shown(document)}")
-    if _is_deeper(document, max_depth):
+    if may_be_deep and _is_deeper(document, max_depth):
         raise Refusal(too_deep, Kind.METADATA_LIMIT)
     return document
 
@@ -186,8 +188,10 @@ _WIDE_ESCAPE = re.compile(rb"\\u(?!00)")
 _SURROGATE_ESCAPE = re.compile(rb"\\u[dD][89abAB]")
 
 
-def _decoded_nbytes(content: bytes) -> int:
+def _decoded_nbytes(content: bytes, *, has_escapes: bool) -> int:
     """Upper bound of what the text, or the strings in it, take in memory: CPython stores 1, 2 or 4 bytes per character."""
+    if not has_escapes and content.isascii():
+        return len(content)
     highest = int(np.frombuffer(content, np.uint8).max(initial=0))
     if highest >= 0xF0 or _SURROGATE_ESCAPE.search(content):
         return 4 * len(content)

@@ -23,6 +23,7 @@ Format = Literal[2, 3]
 _SPECIAL_FLOATS = {"NaN": np.nan, "Infinity": np.inf, "-Infinity": -np.inf}
 _BASE64 = re.compile(r"[A-Za-z0-9+/]*={0,2}")
 _INTEGER = re.compile(r"[+-]?\d{1,20}")
+_SMALL_FLOAT = 2**15  # fits a float of any width
 _NUMBER_LENGTH = 400  # digits of the longest float64 written out are fewer
 
 
@@ -127,6 +128,8 @@ def _float(value: Any, dtype: np.dtype[Any], zarr_format: Format) -> Any:
             value = _decimal(value)
     if not isinstance(value, int | float):
         raise _NotOfType
+    if -_SMALL_FLOAT < value < _SMALL_FLOAT:
+        return dtype.type(value)
     with np.errstate(over="ignore"):  # a float64 spelled for a float32 array becomes infinite, as everywhere
         return np.array(float(value)).astype(dtype)[()]
 

@@ -53,7 +53,7 @@ def parse_node(path: str, documents: NodeDocuments, limits: Limits) -> ArrayMeta
 
 def _parse_v3(path: str, document: dict[str, Any], limits: Limits) -> ArrayMetadata | ParsedGroup:
     if v3.node_type(document) == "array":
-        return replace(v3.parse_array(path, document, limits), documents={ZARR_JSON: document})
+        return v3.parse_array(path, document, limits, documents={ZARR_JSON: document})
     v3.check_group(document)
     return ParsedGroup(3, v3.parse_attributes(document))
 

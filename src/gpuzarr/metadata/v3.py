@@ -67,8 +67,10 @@ def parse_attributes(document: Mapping[str, Any]) -> dict[str, Any]:
     return {} if attributes is None else mapping(attributes, "'attributes'")
 
 
-def parse_array(path: str, document: Mapping[str, Any], limits: Limits) -> ArrayMetadata:
-    """An array from its ``zarr.json``.
+def parse_array(
+    path: str, document: Mapping[str, Any], limits: Limits, *, documents: Mapping[str, Any] | None = None
+) -> ArrayMetadata:
+    """An array from its ``zarr.json``; ``documents`` are kept with it.
 
     Raises
     ------
@@ -96,6 +98,7 @@ def parse_array(path: str, document: Mapping[str, Any], limits: Limits) -> Array
         key_encoding=_key_encoding(require(document, "chunk_key_encoding")),
         dimension_names=parse_dimension_names(document, attributes, len(shape)),
         attributes=attributes,
+        documents=documents,
     )
 
 

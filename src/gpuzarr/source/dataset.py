@@ -31,7 +31,7 @@ from gpuzarr.store import ByteStore, for_scan
 from gpuzarr.table import Column, Coordinates, Table
 from gpuzarr.table.whole import read_whole
 
-__all__ = ["Dataset", "RawReader", "chunked_columns"]
+__all__ = ["Dataset", "RawReader", "chunked_columns", "no_rows"]
 
 REMOTE_WORKERS = 64
 """Threads of a scan of a remote store: as many as it takes requests at a time by default."""
@@ -61,6 +61,11 @@ def chunked_columns(plan: ScanPlan, coordinates: Coordinates) -> dict[str, Colum
             if leaf.array is not None and not coordinates.holds(leaf):
                 out[leaf.array.path] = leaf
     return out
+
+
+def no_rows(plan: ScanPlan) -> pl.DataFrame:
+    """The columns of a plan without rows."""
+    return pl.DataFrame(schema={name: plan.table.schema[name] for name in plan.projection})
 
 
 @dataclass(frozen=True)
@@ -270,9 +275,12 @@ class Dataset:
         return make
 
     def scan(
-        self, plan: ScanPlan, statistics: ScanStatistics | None = None, *, heartbeat: pl.DataFrame | None = None
+        self, plan: ScanPlan, statistics: ScanStatistics | None = None, *, heartbeat: bool = False
     ) -> Iterator[pl.DataFrame]:
-        """Run a plan: data frames in row order. Closing the iterator stops the work."""
+        """Run a plan: data frames in row order. Closing the iterator stops the work.
+
+        ``heartbeat``: a scan that takes long gives empty data frames meanwhile.
+        """
         statistics = statistics if statistics is not None else ScanStatistics()
         small = self.small(plan, statistics)
         if small is not None:
@@ -280,8 +288,9 @@ class Dataset:
         inline = self.is_inline(plan)
         device = self.device(plan, statistics, inline=inline)
         frames = self.large_frames(plan) if self.options.device == "cuda" else None
+        empty = no_rows(plan) if heartbeat else None
         # inline, the frame that a consumer drops is still in the cache when the next one is written over it
-        found = self.run(plan, device, statistics, frames=frames, ahead=1 if inline else None, heartbeat=heartbeat)
+        found = self.run(plan, device, statistics, frames=frames, ahead=1 if inline else None, heartbeat=empty)
         return flagged(plan, self.coordinates, found)
 
     def _unchanged(self, plan: ScanPlan, frames: Iterator[pl.DataFrame]) -> Iterator[pl.DataFrame]:

@@ -50,8 +50,7 @@ class ZarrSource:
             if self.trace.dry:
                 return iter(())
         # An interrupted engine stops the scan when the iterator gives it a turn, so a slow one gives empty frames too.
-        empty = pl.DataFrame(schema={name: plan.table.schema[name] for name in plan.projection})
-        return dataset.scan(plan, statistics, heartbeat=empty)
+        return dataset.scan(plan, statistics, heartbeat=True)
 
     def __reduce__(self) -> tuple[Any, ...]:
         token = current_token()

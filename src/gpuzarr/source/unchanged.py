@@ -91,7 +91,7 @@ class DocumentGuard:
         self._on_change = on_change
         self._lock = threading.Lock()
         if seen is None:
-            seen = {array.path: self._look(array) for array in self._arrays} if store.is_local else {}
+            seen = {array.path: self._first_look(array) for array in self._arrays} if store.is_local else {}
         self._first = dict(seen)
         self._known = {path: look for path, look in seen.items() if not _is_young(look)}
 
@@ -143,6 +143,14 @@ class DocumentGuard:
             return tuple(version(key) for key in document_keys(array))
         contents = (self._store.get(key) for key in document_keys(array))
         return tuple(None if data is None else hashlib.blake2b(data, digest_size=16).digest() for data in contents)
+
+    def _first_look(self, array: ArrayMetadata) -> tuple[Any, ...]:
+        """As `_look`, of the documents that were read to make the table, as far as the store remembers them."""
+        remembered = getattr(self._store, "seen_version", None)
+        if remembered is None:
+            return self._look(array)
+        versions = [remembered(key) for key in document_keys(array)]
+        return self._look(array) if None in versions else tuple(versions)
 
     def _compare(self, array: ArrayMetadata) -> None:
         old, now = as_opened(array, self._limits), read_again(self._store, array, self._limits)

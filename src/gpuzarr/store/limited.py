@@ -24,8 +24,8 @@ class ObjectTooLargeError(Exception):
 def get_at_most(store: ByteStore, key: str, most: int) -> Buffer | None:
     """The whole object, None if there is none; its size is known before its bytes where the store can tell.
 
-    Asked for first where that costs no round trip. Other stores may have a ``get_at_most(key, most)`` of their own, which
-    takes one request: the size is in the head of the reply, or a range is asked for.
+    Stores may have a ``get_at_most(key, most)`` of their own, which takes one request: the size is that of an open file, is in
+    the head of a reply, or a range is asked for. Of others it is asked for first where that costs no round trip.
 
     Raises
     ------
@@ -34,13 +34,13 @@ def get_at_most(store: ByteStore, key: str, most: int) -> Buffer | None:
     StoreError
         Reading failed.
     """
-    if store.is_local:
+    limited = getattr(store, "get_at_most", None)
+    if limited is None and store.is_local:
         nbytes = store.size(key)
         if nbytes is None:
             return None
         if nbytes > most:
             raise ObjectTooLargeError(nbytes)
-    limited = None if store.is_local else getattr(store, "get_at_most", None)
     data: Buffer | None = store.get(key) if limited is None else limited(key, most)
     if data is not None and len(data) > most:
         raise ObjectTooLargeError(len(data))

@@ -14,6 +14,7 @@ import numpy as np
 from gpuzarr.errors import Kind, StoreError
 from gpuzarr.store.base import Buffer, Listing
 from gpuzarr.store.keys import check_key, check_prefix
+from gpuzarr.store.limited import ObjectTooLargeError
 from gpuzarr.store.options import StoreOptions
 from gpuzarr.store.ranges import Span, check_range, coalesce, cut
 from gpuzarr.store.versions import VersionMemory
@@ -132,6 +133,16 @@ class LocalByteStore:
     def get(self, key: str) -> Buffer | None:
         """See `ByteStore.get`."""
         return self.with_file(key, lambda file, status: self._read(key, file, status, 0, status.st_size), whole=True)
+
+    def get_at_most(self, key: str, most: int) -> Buffer | None:
+        """See `gpuzarr.store.limited.get_at_most`: the size of an open file is known before it is read."""
+
+        def read(file: int, status: os.stat_result) -> Buffer:
+            if status.st_size > most:
+                raise ObjectTooLargeError(status.st_size)
+            return self._read(key, file, status, 0, status.st_size)
+
+        return self.with_file(key, read, whole=True)
 
     def get_range(self, key: str, start: int, length: int) -> Buffer | None:
         """See `ByteStore.get_range`."""
@@ -311,8 +322,13 @@ class LocalByteStore:
         if folder in self._folders:
             return
         self._admit(folder.rpartition("/")[0], key)
-        if os.path.islink(self._path(folder)):
-            self._check_inside(os.path.realpath(self._path(folder)), key)
+        path = self._path(folder)
+        try:
+            is_link = stat.S_ISLNK(os.lstat(path).st_mode)
+        except OSError:  # it is not there, or opening the file will say what is wrong
+            is_link = False
+        if is_link:
+            self._check_inside(os.path.realpath(path), key)
         if len(self._folders) >= _MOST_FOLDERS:
             self._folders = {""}
         self._folders.add(folder)

@@ -313,7 +313,9 @@ class _Builder:
         undecided = self.options.time_unit == "ns" and getattr(decoding.dtype, "time_unit", None) == "ns"
         if not undecided or not 0 < math.prod(array.shape) <= MAX_SCHEMA_CELLS:
             return decoding
-        if array.dtype.kind in ("int", "uint"):
+        assert decoding.time is not None
+        is_finer = decoding.time.numerator <= decoding.time.denominator
+        if array.dtype.kind in ("int", "uint") and (array.dtype.itemsize < 8 or is_finer or decoding.fills):
             limits = np.iinfo(array.dtype.numpy)
             extremes = np.array([limits.min, limits.max], array.dtype.numpy)
             if member.decoding_with(extremes).dtype == decoding.dtype:

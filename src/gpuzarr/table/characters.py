@@ -23,6 +23,8 @@ def with_joined_characters(arrays: Mapping[str, ArrayMetadata]) -> dict[str, Arr
     whole strings one after the other (a chunked last dimension, Fortran order, transposed, sharded), the array stays as it
     is.
     """
+    if not any(array.dtype.kind == "fixed_bytes" for array in arrays.values()):
+        return dict(arrays)
     last: dict[str, str] = {}
     other: set[str] = set(arrays)
     for name, array in arrays.items():

@@ -11,7 +11,15 @@ from typing import Any
 
 import numpy as np
 
-from gpuzarr.cf import CoordinateRoles, Decoding, coordinate_names, decoding_for, with_inherited_attributes
+from gpuzarr.cf import (
+    CoordinateRoles,
+    Decoding,
+    check_type,
+    coordinate_names,
+    decoding_for,
+    decoding_of_values,
+    with_inherited_attributes,
+)
 from gpuzarr.codecs import CodecChain, parse_chain
 from gpuzarr.errors import GpuzarrError, MetadataError, NotFoundError
 from gpuzarr.metadata.model import ArrayMetadata, GroupMetadata
@@ -47,22 +55,24 @@ class Member:
     @cached_property
     def decoding(self) -> Decoding:
         """Its decoding without looking at values; raises `GpuzarrError` if no column can hold it."""
-        return self.decoding_with(None)
-
-    def decoding_with(self, values: np.ndarray | None) -> Decoding:
-        """Its decoding, raw values decided about the unit of times."""
         return decoding_for(
             self.array,
             decode_cf=self.options.decode_cf,
             time_unit=self.options.time_unit,
             nan_to_null=self.options.nan_to_null,
-            values=values,
+        )
+
+    def decoding_with(self, values: np.ndarray) -> Decoding:
+        """Its decoding where the unit of times is to be nanoseconds, raw values decided about that."""
+        options = self.options
+        return decoding_of_values(
+            self.array, self.decoding, values, decode_cf=options.decode_cf, nan_to_null=options.nan_to_null
         )
 
     def check(self) -> None:
         """Raise `GpuzarrError` if codecs or data type rule a column out. Attributes do not count yet, so nothing warns."""
         _ = self.chain
-        decoding_for(self.array, decode_cf=False, time_unit=self.options.time_unit, nan_to_null=False)
+        check_type(self.array, time_unit=self.options.time_unit)
 
 
 @dataclass(frozen=True)

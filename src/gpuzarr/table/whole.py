@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from gpuzarr.codecs import parse_chain
+from gpuzarr.codecs import CodecChain, parse_chain
 from gpuzarr.errors import ChunkError, Kind
 from gpuzarr.metadata.model import ArrayMetadata, ceil_div
 from gpuzarr.options import MissingPolicy
@@ -61,11 +61,23 @@ def read_whole(
         Reading failed.
     """
     chain = parse_chain(array)
-    values = np.empty(array.shape, array.dtype.numpy)
-    if values.size == 0:
-        return values
+    if 0 in array.shape:
+        return np.empty(array.shape, array.dtype.numpy)
     counters = ScanStatistics()
     reader = ChunkReader(store, array, chain, counters, verify=verify)
+    if all(n <= c for n, c in zip(array.shape, chain.chunk_shape, strict=True)):
+        try:
+            only = _only_chunk(reader, array)
+        finally:
+            _count(statistics, counters)
+        if only is not None:
+            return only
+        if on_missing == "raise":
+            raise _not_stored(store, array, chain, (0,) * array.ndim)
+        values = np.empty(array.shape, array.dtype.numpy)
+        values[...] = _fill_value(array)
+        return np.ma.MaskedArray(values, np.ones(array.shape, np.bool_)) if on_missing == "null" else values
+    values = np.empty(array.shape, array.dtype.numpy)
     grid = tuple(ceil_div(n, c) for n, c in zip(array.shape, chain.chunk_shape, strict=True))
     indices = np.indices(grid, dtype=np.int64).reshape(len(grid), -1).T if grid else np.empty((1, 0), np.int64)
     indices = np.ascontiguousarray(indices)
@@ -95,19 +107,40 @@ def read_whole(
 
             _for_each(read, reader.groups(batch), workers=workers)
     finally:
-        if statistics is not None:
-            statistics.add(metadata_requests=counters.requests, metadata_bytes=counters.bytes_read)
+        _count(statistics, counters)
     if missing.any() and on_missing == "raise":
         index = tuple(indices[int(np.argmax(missing))].tolist())
-        message = f"chunk {index} is not stored, and on_missing='raise'; use on_missing='fill' for the fill value"
-        key = None if chain.is_sharded else array.key(index)
-        raise ChunkError(message, kind=Kind.CHUNK_MISSING, array=array.path, key=key, store=store.label)
+        raise _not_stored(store, array, chain, index)
     if missing.any() and on_missing == "null":
         mask = np.zeros(array.shape, np.bool_)
         for position in np.flatnonzero(missing).tolist():
             mask[cells(position)] = True
         return np.ma.MaskedArray(values, mask)
     return values
+
+
+def _only_chunk(reader: ChunkReader, array: ArrayMetadata) -> np.ndarray | None:
+    """The array, of which all is in one chunk; None if that is not stored."""
+    found: list[np.ndarray | None] = []
+    index = np.zeros((1, array.ndim), np.int64)
+    reader.read(reader.groups(index)[0], index, lambda _, chunk: found.append(chunk))
+    chunk = found[0]
+    if chunk is None:
+        return None
+    if chunk.shape != array.shape:  # copied, so that the rest is not held
+        chunk = chunk[tuple(slice(0, n) for n in array.shape)].copy()
+    return chunk.astype(array.dtype.numpy, copy=False)
+
+
+def _count(statistics: ScanStatistics | None, counters: ScanStatistics) -> None:
+    if statistics is not None:
+        statistics.add(metadata_requests=counters.requests, metadata_bytes=counters.bytes_read)
+
+
+def _not_stored(store: ByteStore, array: ArrayMetadata, chain: CodecChain, index: tuple[int, ...]) -> ChunkError:
+    message = f"chunk {index} is not stored, and on_missing='raise'; use on_missing='fill' for the fill value"
+    key = None if chain.is_sharded else array.key(index)
+    return ChunkError(message, kind=Kind.CHUNK_MISSING, array=array.path, key=key, store=store.label)
 
 
 def _for_each(read: Callable[[ChunkGroup], None], groups: list[ChunkGroup], *, workers: int) -> None:
