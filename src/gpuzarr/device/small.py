@@ -22,7 +22,7 @@ from gpuzarr.device.columns import CellBuffer, axis_map, expand, series_of, take
 from gpuzarr.device.loading import ChunkedColumn, Scratch, Task, chunk_tasks
 from gpuzarr.errors import GpuzarrError, ResourceError
 from gpuzarr.options import ScanOptions
-from gpuzarr.plan.axis import parts
+from gpuzarr.plan.axis import AxisPart, Picks, parts
 from gpuzarr.plan.chunks import ChunkPart
 from gpuzarr.plan.model import Frame, ScanPlan
 from gpuzarr.reader import ChunkReader
@@ -128,13 +128,14 @@ class SmallScan:
         source = ChunkedColumn(column, self.plan, self._readers(column), self._on_missing)
         numbers: dict[tuple[int, ...], int] = {}
         takes = []
-        places = [self._dims[name] for name in column.dims]
+        places = [(self._dims[name], c) for name, c in zip(column.dims, source.chain.chunk_shape, strict=True)]
+        split = _Split()
         for number, piece in enumerate(frame.pieces):
             everywhere = [slice(0, n) for n in piece.shape]
-            per_axis = [parts(piece.picks[d], c) for d, c in zip(places, source.chain.chunk_shape, strict=True)]
+            per_axis = [split.of(d, piece.picks[d], c) for d, c in places]
             for combination in itertools.product(*per_axis):
                 at = everywhere.copy()
-                for d, part in zip(places, combination, strict=True):
+                for (d, _), part in zip(places, combination, strict=True):
                     at[d] = part.at
                 index = tuple([part.chunk for part in combination])
                 chunk = numbers.setdefault(index, len(numbers))
@@ -187,6 +188,22 @@ class SmallScan:
             tasks += target.tasks()
         _run(tasks, self.threads)
         return {name: target.cells() for name, target in targets.items()}
+
+
+class _Split:
+    """`parts` of the pieces of a frame, of which neighbours have much in common."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[int, int, int], list[AxisPart]] = {}
+
+    def of(self, dimension: int, picks: Picks, chunk: int) -> list[AxisPart]:
+        if not isinstance(picks, slice):
+            return parts(picks, chunk)
+        key = dimension, picks.start, picks.stop
+        found = self._known.get(key)
+        if found is None:
+            found = self._known[key] = parts(picks, chunk)
+        return found
 
 
 class _Target:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 import polars as pl
@@ -191,9 +191,13 @@ class ScanPlan:
 
     def tile_at(self, position: int) -> Tile | None:
         """The tile at a position of the grid of surviving tiles; None if the row limit excludes it."""
+        return self._tile_at(position, [axis.tile_at for axis in self.axes])
+
+    def _tile_at(self, position: int, along: Sequence[Callable[[int], tuple[int, Picks]]]) -> Tile | None:
+        """`tile_at`; ``along`` gives `Axis.tile_at` of every dimension."""
         at = self._unravelled(position)
-        number = tuple([int(a.tiles[i]) for a, i in zip(self.axes, at, strict=True)])
-        picks = tuple([a.picks(i) for a, i in zip(self.axes, at, strict=True)])
+        found = [tile(i) for tile, i in zip(along, at, strict=True)]
+        number, picks = tuple([n for n, _ in found]), tuple([p for _, p in found])
         filtered = self.filter is not None and (self.needs_filter is None or bool(self.needs_filter[at]))
         limit = None
         if self.boundary is not None:
@@ -222,8 +226,9 @@ class ScanPlan:
             positions = iter(range(start, stop))
         else:
             positions = iter((np.flatnonzero(self.keep.reshape(-1)[start:stop]) + start).tolist())
+        along = [lru_cache(1)(axis.tile_at) for axis in self.axes]  # the next tile is the same one in most dimensions
         for position in positions:
-            tile = self.tile_at(position)
+            tile = self._tile_at(position, along)
             if tile is not None:
                 yield tile
             elif self.boundary is not None and self._after_boundary(position):
@@ -253,18 +258,24 @@ class ScanPlan:
             return frame
 
         for tile in self.tiles(start, stop):
-            size = math.prod(count(p) for p in tile.picks)
+            shape = tuple([count(p) for p in tile.picks])
+            size = math.prod(shape)
             if pieces and rows + size > most:
                 yield close()
-            whole = size <= most
-            runs = [tile.picks] if whole else split(tile, wanted)
+            if size <= most:
+                pieces.append(Piece(tile.position, tile.picks, shape, rows, True, tile.filtered, tile.limit))
+                rows, done = rows + size, tile.position
+                if rows >= wanted:
+                    yield close()
+                continue
+            runs = split(tile, wanted)
             pending: tuple[Picks, ...] | None = None
             for run in itertools.chain(runs, (None,)):  # one run behind, so that the last one is known
                 if pending is not None:
                     shape = tuple(count(p) for p in pending)
                     if pieces and rows + math.prod(shape) > most:
                         yield close()
-                    pieces.append(Piece(tile.position, pending, shape, rows, whole, tile.filtered, tile.limit))
+                    pieces.append(Piece(tile.position, pending, shape, rows, False, tile.filtered, tile.limit))
                     rows += math.prod(shape)
                     if run is None:
                         done = tile.position

@@ -43,6 +43,9 @@ INLINE_ROWS = 2**16
 INLINE_BYTES = 2**20
 """A scan of a local store that decodes at most this much is done in the thread that asks for it."""
 
+CHUNK_COST = 2**16
+"""Bytes that are decoded while a chunk is handled otherwise, which threads take turns at."""
+
 SMALL_TILES = 64
 
 SMALL_CHUNKS = 256
@@ -309,7 +312,8 @@ class Dataset:
         if scan.frame is None:
             return None
         wanted = scan.wanted.values()
-        if sum(len(w.indices) for w in wanted) > 1 and sum(w.nbytes for w in wanted) > INLINE_BYTES:
+        chunks, nbytes = sum(len(w.indices) for w in wanted), sum(w.nbytes for w in wanted)
+        if chunks > 1 and nbytes > INLINE_BYTES + chunks * CHUNK_COST:
             scan.threads = self.workers
         return scan
 
