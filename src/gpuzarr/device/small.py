@@ -10,8 +10,8 @@ import itertools
 import math
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -24,7 +24,7 @@ from gpuzarr.errors import GpuzarrError, ResourceError
 from gpuzarr.options import ScanOptions
 from gpuzarr.plan.axis import AxisPart, Picks, parts
 from gpuzarr.plan.chunks import ChunkPart
-from gpuzarr.plan.model import Frame, ScanPlan
+from gpuzarr.plan.model import Frame, Piece, ScanPlan
 from gpuzarr.reader import ChunkReader
 from gpuzarr.statistics import ScanStatistics
 from gpuzarr.table.coordinates import Coordinates
@@ -159,7 +159,7 @@ class SmallScan:
         try:
             self._statistics.add(tiles=len({piece.tile for piece in frame.pieces}))
             read = self._read(frame)
-            columns = [self._series(column, read.get(column.name), frame) for column in self._columns]
+            columns = [self._series(column, read.get(column.name)) for column in self._columns]
         except MemoryError as error:
             if isinstance(error, GpuzarrError):
                 raise
@@ -171,14 +171,21 @@ class SmallScan:
         self._statistics.add(rows=frame.rows)
         yield pl.DataFrame(columns) if columns else without_columns(frame.rows)
 
-    def _series(self, column: Column, read: CellBuffer | None, frame: Frame) -> pl.Series:
+    def _series(self, column: Column, read: CellBuffer | None) -> pl.Series:
         if read is not None:
             return series_of(column, read.values, read.valid)
         _, axes = axis_map(column, self._dims)
         if column.role == "index":
-            return series_of(column, _spread(None, axes, frame), None)
+            return series_of(column, _spread(None, axes, self._runs), None)
         values, valid = self._coordinates.numpy(column.name)
-        return series_of(column, _spread(values, axes, frame), None if valid is None else _spread(valid, axes, frame))
+        validity = None if valid is None else _spread(valid, axes, self._runs)
+        return series_of(column, _spread(values, axes, self._runs), validity)
+
+    @cached_property
+    def _runs(self) -> list[Piece]:
+        """The pieces of the frame, those joined that follow each other along the leading dimension."""
+        assert self.frame is not None
+        return _joined(self.frame.pieces)
 
     def _read(self, frame: Frame) -> dict[str, CellBuffer]:
         """Cells of the columns whose chunks have to be read, over the rows of the frame."""
@@ -299,13 +306,43 @@ def _run(tasks: list[Task], threads: int) -> None:
         raise errors[0]
 
 
-def _spread(values: np.ndarray | None, axes: tuple[int, ...], frame: Frame) -> np.ndarray:
-    """Cells of an array over the rows of a frame; the array lies over the dimensions ``axes`` of the table.
+def _joined(pieces: Sequence[Piece]) -> list[Piece]:
+    """The same rows in as few pieces as the leading dimension allows."""
+    runs: list[list[Piece]] = []
+    stop: int | None = None  # where the run ends along the leading dimension
+    rest: tuple[Picks, ...] | None = None  # its other picks
+    for piece in pieces:
+        if not piece.picks or not all(type(pick) is slice for pick in piece.picks):
+            runs.append([piece])
+            stop, rest = None, None
+            continue
+        lead: Any = piece.picks[0]
+        others = piece.picks[1:]
+        if rest == others and stop == lead.start:
+            runs[-1].append(piece)
+        else:
+            runs.append([piece])
+        stop, rest = lead.stop, others
+    return [run[0] if len(run) == 1 else _one(run) for run in runs]
+
+
+def _one(run: list[Piece]) -> Piece:
+    """Pieces that follow each other along the leading dimension as one."""
+    first = run[0]
+    rows = sum([piece.shape[0] for piece in run])
+    start: int = first.picks[0].start  # type: ignore[union-attr]  # the picks of a run are slices
+    picks = (slice(start, start + rows), *first.picks[1:])
+    return replace(first, picks=picks, shape=(rows, *first.shape[1:]), whole=False)
+
+
+def _spread(values: np.ndarray | None, axes: tuple[int, ...], pieces: Sequence[Piece]) -> np.ndarray:
+    """Cells of an array over the rows of the pieces of a frame; the array lies over the dimensions ``axes`` of the table.
 
     None stands for the index of a dimension, of any length: only what is selected is made.
     """
-    out = np.empty(frame.rows, np.int64 if values is None else values.dtype)
-    for piece in frame.pieces:
+    rows = pieces[-1].first_row + pieces[-1].rows
+    out = np.empty(rows, np.int64 if values is None else values.dtype)
+    for piece in pieces:
         pick = piece.picks[axes[0]] if axes else slice(0, 1)
         if values is None:
             cells = np.arange(pick.start, pick.stop) if isinstance(pick, slice) else pick
