@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import numpy as np
@@ -20,10 +22,12 @@ from support_stores import MemoryStore
 import gpuzarr
 from gpuzarr.api import open_dataset
 from gpuzarr.backends import cached_dataset
+from gpuzarr.device import small
 from gpuzarr.device.small import SmallScan
 from gpuzarr.errors import GpuzarrError
 from gpuzarr.options import ScanOptions
-from gpuzarr.plan.model import ScanPlan
+from gpuzarr.plan.model import Piece, ScanPlan
+from gpuzarr.source import dataset as source_dataset
 from gpuzarr.source.dataset import Dataset
 from gpuzarr.statistics import ScanStatistics
 from gpuzarr.table import TableOptions
@@ -95,6 +99,34 @@ def test_small_scans_equal_those_of_a_device(seed: int) -> None:
             assert one[1:] == other[1:]
 
 
+@given(st.integers(0, 2**63))
+def test_pieces_are_joined_along_the_leading_dimension(seed: int) -> None:
+    """The same rows in the same order, and no two neighbours are left that could be one."""
+    rng = np.random.default_rng(seed)
+    cuts = [0, *sorted(rng.choice(np.arange(1, 9), int(rng.integers(0, 5)), replace=False).tolist()), 9]
+    pieces: list[Piece] = []
+    rows = 0
+    for low, high in itertools.pairwise(cuts):
+        if rng.random() < 0.2:
+            continue
+        other: Any = slice(2, 4) if rng.random() < 0.7 else np.array([1, 3], np.int64)
+        for wide in (other,) if rng.random() < 0.8 else (slice(0, 2), slice(2, 4)):
+            pieces.append(Piece(len(pieces), (slice(low, high), wide), (high - low, 2), rows, True, False, None))
+            rows += 2 * (high - low)
+    joined = small._joined(pieces)
+
+    def cells(of: list[Piece]) -> list[tuple[int, int]]:
+        table = np.arange(100).reshape(10, 10)
+        return [int(n) for p in of for n in table[p.picks[0]][:, p.picks[1]].reshape(-1)]
+
+    assert cells(joined) == cells(pieces)
+    assert sum(p.rows for p in joined) == rows
+    assert [p.first_row for p in joined] == [0, *np.cumsum([p.rows for p in joined]).tolist()][: len(joined)]
+    for one, two in itertools.pairwise(joined):
+        same = all(isinstance(p.picks[1], slice) for p in (one, two)) and one.picks[1] == two.picks[1]
+        assert not (same and one.picks[0].stop == two.picks[0].start)
+
+
 @pytest.mark.parametrize("sharded", [False, True])
 def test_which_scans_are_small(tmp_path: Path, sharded: bool) -> None:
     folder = small_store.folder(tmp_path / "s.zarr", sharded=sharded)
@@ -104,10 +136,17 @@ def test_which_scans_are_small(tmp_path: Path, sharded: bool) -> None:
     assert dataset.small(dataset.plan(None, box), count) is not None
     for plan in (
         dataset.plan(None, box & (pl.col("t2m") > 0.5)),
-        dataset.plan(None, box, 7),
         dataset.plan(None, pl.lit(False)),
     ):
         assert dataset.small(plan, count) is None
+    assert dataset.small(dataset.plan(None, None, 3), count) is not None
+    for name in ("SMALL_TILES", "SMALL_CHUNKS", "SMALL_BYTES", "FRAME_ROWS"):
+        with mock.patch.object(source_dataset, name, 0):
+            assert dataset.small(dataset.plan(None, box), count) is None
+    with mock.patch.object(source_dataset, "INLINE_BYTES", 0), mock.patch.object(source_dataset, "CHUNK_COST", 1):
+        found = dataset.small(dataset.plan(None, box), count)
+        assert found is not None
+        assert found.threads == dataset.workers
     rows = small_store.expected().filter(box)
     assert small_store.same(gpuzarr.scan_zarr(folder).filter(box).collect(), rows)
     with gpuzarr.ZarrBackendSync.from_url(folder) as backend:

@@ -25,8 +25,9 @@ from support_counting import CountingStore, FaultyStore, LatencyStore
 from zarr.storage import FsspecStore, LocalStore, LoggingStore, MemoryStore, StorePath, ZipStore
 
 from gpuzarr.errors import EnvironmentLacksError, Kind, NotFoundError, RequestError, StoreError
-from gpuzarr.store import ByteStore, OpenedStore, StoreOptions, for_scan, open_store
+from gpuzarr.store import ByteStore, OpenedStore, StoreOptions, for_scan, local, open_store
 from gpuzarr.store.keys import check_key
+from gpuzarr.store.limited import ObjectTooLargeError, get_at_most
 from gpuzarr.store.local import LocalByteStore
 from gpuzarr.store.ranges import coalesce, cut, span_count
 from gpuzarr.store.secrets import public_options, public_url
@@ -201,6 +202,18 @@ def test_what_is_no_readable_file_is_an_error(tmp_path: Path) -> None:
         with pytest.raises(StoreError) as caught:
             store.get("locked")
         assert caught.value.kind is Kind.STORE_DENIED
+
+
+def test_large_documents_of_a_folder_are_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "x").write_bytes(b"0123456789")
+    store = LocalByteStore(tmp_path)
+    assert get_at_most(store, "x", 10) == b"0123456789"
+    assert get_at_most(store, "y", 10) is None
+    assert store.seen_version("x") == store.version("x")
+    monkeypatch.setattr(local, "read_at", None)
+    with pytest.raises(ObjectTooLargeError) as caught:
+        get_at_most(store, "x", 9)
+    assert caught.value.nbytes == 10
 
 
 def test_denied_files_are_no_missing_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -226,6 +226,33 @@ def test_whole_arrays_with_missing_chunks(
     assert (caught.value.key is None) == (shards is not None)
 
 
+@pytest.mark.parametrize("zarr_format", [2, 3])
+@pytest.mark.parametrize("dtype", [">i4", "f8", "U3", "M8[s]"])
+@pytest.mark.filterwarnings("ignore:The data type")
+def test_arrays_of_one_chunk_are_read_as_those_of_several(tmp_path: Path, zarr_format: int, dtype: str) -> None:
+    values = np.arange(35).reshape(5, 7).astype("M8[s]" if dtype == "M8[s]" else dtype)
+    for stored in (True, False):
+        read = {}
+        for name, chunks in (("several", (2, 3)), ("one", (5, 7)), ("larger", (8, 7))):
+            path = tmp_path / f"{name}-{stored}.zarr"
+            made = zarr.create_array(path, shape=(5, 7), chunks=chunks, dtype=values.dtype, zarr_format=zarr_format)
+            if stored:
+                made[...] = values
+            store = open_store(path).store
+            statistics = ScanStatistics()
+            read[name] = read_whole(store, open_node(store, ""), on_missing="null", statistics=statistics)
+            assert statistics.metadata_requests == (1 if name != "several" else 9)
+            if not stored:
+                with pytest.raises(ChunkError, match=r"on_missing='raise'"):
+                    read_whole(store, open_node(store, ""), on_missing="raise")
+                assert not np.ma.getmask(read_whole(store, open_node(store, ""))).any()
+        for name in ("one", "larger"):
+            assert read[name].dtype == read["several"].dtype
+            assert read[name].shape == (5, 7)
+            assert np.array_equal(np.ma.getmaskarray(read[name]), np.ma.getmaskarray(read["several"]))
+            assert np.ma.getdata(read[name]).tobytes() == np.ma.getdata(read["several"]).tobytes()
+
+
 def test_missing_chunks_of_a_coordinate_become_null_where_that_is_asked(tmp_path: Path) -> None:
     root = zarr.create_group(tmp_path / "g.zarr", zarr_format=3)
     for name, stored in (("x", 2), ("v", 4)):

@@ -24,9 +24,14 @@ from support_stores import MemoryStore
 
 import gpuzarr
 from gpuzarr.api import open_dataset
+from gpuzarr.device import small
 from gpuzarr.errors import StoreError
+from gpuzarr.metadata import open_node
 from gpuzarr.options import ScanOptions
-from gpuzarr.table import TableOptions
+from gpuzarr.source.dataset import Dataset
+from gpuzarr.store import open_store
+from gpuzarr.table import TableOptions, build_table
+from gpuzarr.table.whole import read_whole
 
 SHAPE = (6, 8)
 DATA = np.arange(48, dtype="f4").reshape(SHAPE)
@@ -348,3 +353,43 @@ def test_rewritten_while_a_scan_runs(tmp_path: Path, zarr_format: int) -> None:
     with pytest.raises(StoreError, match="data type") as caught:
         list(frames)
     assert caught.value.kind == "store-changed"
+
+
+@pytest.mark.parametrize("zarr_format", [2, 3])
+def test_rewritten_while_a_small_scan_runs(tmp_path: Path, zarr_format: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A scan that gives one data frame hands none out that was read of another array."""
+    path = tmp_path / "a.zarr"
+    write(path, zarr_format)
+    past = time.time() - 100
+    for file in path.rglob("*"):
+        os.utime(file, (past, past))
+    dataset = open_dataset(path)
+    read = small.SmallScan.frames
+
+    def late(self: small.SmallScan) -> Iterator[pl.DataFrame]:
+        write(path, zarr_format, data=DATA.astype("i4"))
+        yield from read(self)
+
+    plan = dataset.plan()
+    assert_frame_equal(pl.concat(dataset.scan(plan)).select("v"), pl.DataFrame({"v": DATA.ravel()}))
+    monkeypatch.setattr(small.SmallScan, "frames", late)
+    with pytest.raises(StoreError, match="data type") as caught:
+        next(dataset.scan(plan))
+    assert caught.value.kind == "store-changed"
+
+
+@pytest.mark.parametrize("zarr_format", [2, 3])
+def test_rewritten_while_a_table_is_made(tmp_path: Path, zarr_format: int) -> None:
+    """What documents looked like is known from when they were read."""
+    path = tmp_path / "a.zarr"
+    write(path, zarr_format)
+    past = time.time() - 100
+    for file in path.rglob("*"):
+        os.utime(file, (past, past))
+    store = open_store(path).store
+    table = build_table(
+        open_node(store), store_label="a", options=TableOptions(), read_raw=functools.partial(read_whole, store)
+    )
+    write(path, zarr_format, data=DATA.astype("i4"))
+    with pytest.raises(StoreError, match="data type"):
+        Dataset(store, table, ScanOptions()).plan()

@@ -147,7 +147,7 @@ class DocumentGuard:
     def _first_look(self, array: ArrayMetadata) -> tuple[Any, ...]:
         """As `_look`, of the documents that were read to make the table, as far as the store remembers them."""
         remembered = getattr(self._store, "seen_version", None)
-        if remembered is None:
+        if remembered is None or not hasattr(self._store, "version"):
             return self._look(array)
         versions = [remembered(key) for key in document_keys(array)]
         return self._look(array) if None in versions else tuple(versions)
