@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -26,11 +26,14 @@ from gpuzarr.device import small
 from gpuzarr.device.small import SmallScan
 from gpuzarr.errors import GpuzarrError
 from gpuzarr.options import ScanOptions
-from gpuzarr.plan.model import Piece, ScanPlan
+from gpuzarr.plan import model
+from gpuzarr.plan.axis import Axis, simplify
+from gpuzarr.plan.model import Filter, Piece, ScanPlan
 from gpuzarr.source import dataset as source_dataset
 from gpuzarr.source.dataset import Dataset
 from gpuzarr.statistics import ScanStatistics
 from gpuzarr.table import TableOptions
+from gpuzarr.table.model import Dimension, Table
 
 Answer = tuple[pl.DataFrame | None, dict[str, int] | None, tuple[object, ...] | None]
 
@@ -125,6 +128,34 @@ def test_pieces_are_joined_along_the_leading_dimension(seed: int) -> None:
     for one, two in itertools.pairwise(joined):
         same = all(isinstance(p.picks[1], slice) for p in (one, two)) and one.picks[1] == two.picks[1]
         assert not (same and one.picks[0].stop == two.picks[0].start)
+
+
+@given(st.integers(0, 2**63))
+def test_tiles_in_one_go_are_those_looked_up_one_by_one(seed: int) -> None:
+    """Also those of a plan that filters some of them, with picks that are no slices."""
+    rng = np.random.default_rng(seed)
+    sizes = tuple(int(n) for n in rng.integers(1, 7, int(rng.integers(0, 4))))
+    dims = tuple(Dimension(f"d{i}", n) for i, n in enumerate(sizes))
+    tile = tuple(int(rng.integers(1, n + 1)) for n in sizes)
+    table = Table("s", "", dims, (), tile, {})
+    picked = [simplify(np.flatnonzero(rng.random(n) < 0.7)) for n in sizes]
+    axes = tuple(Axis.of(n, t, p) for n, t, p in zip(sizes, tile, picked, strict=True))
+    plan = ScanPlan(table, (), axes)
+    if rng.random() < 0.5:
+        plan = replace(plan, filter=Filter(pl.lit(True), {}, ()))
+        if rng.random() < 0.5:
+            plan = replace(plan, needs_filter=rng.random(plan.grid_shape) < 0.5)
+    stop = None if rng.random() < 0.5 else int(rng.integers(0, plan.grid_size + 2))
+    at_once = list(plan.tiles(0, stop))
+    with mock.patch.object(model, "_MOST_PICKS", -1):
+        one_by_one = list(plan.tiles(0, stop))
+    assert len(at_once) == len(one_by_one)
+    for one, two in zip(at_once, one_by_one, strict=True):
+        assert (one.position, one.filtered, one.limit) == (two.position, two.filtered, two.limit)
+        assert type(one.filtered) is bool
+        for a, b in zip(one.picks, two.picks, strict=True):
+            assert type(a) is type(b)
+            assert np.array_equal(a, b) if isinstance(a, np.ndarray) else a == b
 
 
 @pytest.mark.parametrize("sharded", [False, True])

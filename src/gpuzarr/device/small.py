@@ -129,18 +129,23 @@ class SmallScan:
         numbers: dict[tuple[int, ...], int] = {}
         takes = []
         places = [(self._dims[name], c) for name, c in zip(column.dims, source.chain.chunk_shape, strict=True)]
+        in_order = [d for d, _ in places] == list(range(len(self._dims)))
         split = _Split()
         for number, piece in enumerate(frame.pieces):
             everywhere = [slice(0, n) for n in piece.shape]
             per_axis = [split.of(d, piece.picks[d], c) for d, c in places]
             for combination in itertools.product(*per_axis):
-                at = everywhere.copy()
-                for (d, _), part in zip(places, combination, strict=True):
-                    at[d] = part.at
+                if in_order:
+                    at = tuple([part.at for part in combination])
+                else:
+                    there = everywhere.copy()
+                    for (d, _), part in zip(places, combination, strict=True):
+                        there[d] = part.at
+                    at = tuple(there)
                 index = tuple([part.chunk for part in combination])
                 chunk = numbers.setdefault(index, len(numbers))
                 inside = tuple([part.inside for part in combination])
-                takes.append((number, chunk, ChunkPart(inside, tuple(at), all(part.whole for part in combination))))
+                takes.append((number, chunk, ChunkPart(inside, at, all(part.whole for part in combination))))
         return ChunksWanted(source, np.array(list(numbers), np.int64).reshape(len(numbers), len(places)), takes)
 
     def frames(self) -> Iterator[pl.DataFrame]:

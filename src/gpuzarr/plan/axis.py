@@ -141,10 +141,6 @@ class Axis:
         """Cells of tile ``number`` along this dimension, selected or not."""
         return min(self.tile, self.size - number * self.tile)
 
-    def tile_at(self, position: int) -> tuple[int, Picks]:
-        """Number of the surviving tile at ``position``, and its `picks`."""
-        return int(self.tiles[position]), self.picks(position)
-
     def picks(self, position: int) -> Picks:
         """Selected indices inside the surviving tile at ``position``, absolute."""
         low = int(self.starts[position])

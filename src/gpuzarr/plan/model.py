@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from functools import cached_property, lru_cache
+from functools import cached_property
 
 import numpy as np
 import polars as pl
@@ -23,6 +23,9 @@ FRAME_ROWS = 2**18
 
 MAX_FRAME_ROWS = 2**20
 """A tile with more selected rows than this is handed out in several frames."""
+
+_MOST_PICKS = 2**16
+"""Tiles of all dimensions together up to which a plan keeps what they select; a grid of more is looked up tile by tile."""
 
 
 @dataclass(frozen=True)
@@ -191,13 +194,9 @@ class ScanPlan:
 
     def tile_at(self, position: int) -> Tile | None:
         """The tile at a position of the grid of surviving tiles; None if the row limit excludes it."""
-        return self._tile_at(position, [axis.tile_at for axis in self.axes])
-
-    def _tile_at(self, position: int, along: Sequence[Callable[[int], tuple[int, Picks]]]) -> Tile | None:
-        """`tile_at`; ``along`` gives `Axis.tile_at` of every dimension."""
         at = self._unravelled(position)
-        found = [tile(i) for tile, i in zip(along, at, strict=True)]
-        number, picks = tuple([n for n, _ in found]), tuple([p for _, p in found])
+        number = tuple([int(a.tiles[i]) for a, i in zip(self.axes, at, strict=True)])
+        picks = tuple([a.picks(i) for a, i in zip(self.axes, at, strict=True)])
         filtered = self.filter is not None and (self.needs_filter is None or bool(self.needs_filter[at]))
         limit = None
         if self.boundary is not None:
@@ -221,18 +220,29 @@ class ScanPlan:
         if any(len(a) == 0 for a in self.axes) or self.n_rows == 0:
             return
         stop = self.grid_size if stop is None else min(stop, self.grid_size)
+        if start == 0 and self.keep is None and self.boundary is None and sum(self.grid_shape) <= _MOST_PICKS:
+            yield from itertools.islice(self._all_tiles(), stop)
+            return
         positions: Iterator[int]
         if self.keep is None:
             positions = iter(range(start, stop))
         else:
             positions = iter((np.flatnonzero(self.keep.reshape(-1)[start:stop]) + start).tolist())
-        along = [lru_cache(1)(axis.tile_at) for axis in self.axes]  # the next tile is the same one in most dimensions
         for position in positions:
-            tile = self._tile_at(position, along)
+            tile = self.tile_at(position)
             if tile is not None:
                 yield tile
             elif self.boundary is not None and self._after_boundary(position):
                 return
+
+    def _all_tiles(self) -> Iterator[Tile]:
+        """Every tile of the grid of `axes`: as `tile_at`, with what they share along a dimension looked up once."""
+        along = [[axis.picks(i) for i in range(len(axis))] for axis in self.axes]
+        needs: Iterable[bool] = itertools.repeat(self.filter is not None)
+        if self.filter is not None and self.needs_filter is not None:
+            needs = self.needs_filter.reshape(-1).tolist()
+        for position, (picks, filtered) in enumerate(zip(itertools.product(*along), needs, strict=False)):
+            yield Tile(position, picks, filtered, None)
 
     def _after_boundary(self, position: int) -> bool:
         assert self.boundary is not None
