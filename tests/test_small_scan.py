@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import threading
+import time
 from collections.abc import Iterator
 from dataclasses import fields, replace
 from pathlib import Path
@@ -156,6 +158,28 @@ def test_tiles_in_one_go_are_those_looked_up_one_by_one(seed: int) -> None:
         for a, b in zip(one.picks, two.picks, strict=True):
             assert type(a) is type(b)
             assert np.array_equal(a, b) if isinstance(a, np.ndarray) else a == b
+
+
+@pytest.mark.parametrize("slow", [False, True])
+def test_threads_help_where_chunks_take_long(slow: bool) -> None:
+    ran: list[str] = []
+
+    def task() -> None:
+        if slow:
+            time.sleep(0.02)
+        ran.append(threading.current_thread().name)
+
+    with mock.patch.object(small, "SLOW_SECONDS", 0.01 if slow else 1e9):
+        small._run([task] * 12, 1, 3)
+    assert len(ran) == 12
+    assert len(set(ran)) == (4 if slow else 1)
+
+    def fail() -> None:
+        time.sleep(0.02)
+        raise ValueError(threading.current_thread().name)
+
+    with mock.patch.object(small, "SLOW_SECONDS", 0.01), pytest.raises(ValueError, match=r"gpuzarr-worker|Main"):
+        small._run([task, fail, fail, task], 1, 3)
 
 
 @pytest.mark.parametrize("sharded", [False, True])

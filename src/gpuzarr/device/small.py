@@ -1,7 +1,8 @@
-"""A scan of few rows and chunks with nothing to filter, done at once in the thread that asks.
+"""A scan of few rows and chunks with nothing to filter, done at once by the thread that asks, with others where that pays.
 
-It hands out the same rows, makes the same requests and counts the same as `HostDevice`. What it leaves out is what pays only
-where there are many frames: tasks, phases, buffers that frames share.
+It hands out the same rows, makes the same requests and counts the same as `HostDevice`; of chunks that several tiles share
+it asks for no more cells than the tiles take. What it leaves out is what pays only where there are many frames: a pool,
+phases, buffers that frames share.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import itertools
 import math
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -31,6 +33,9 @@ from gpuzarr.table.coordinates import Coordinates
 from gpuzarr.table.model import Column
 
 __all__ = ["ChunksWanted", "SmallScan"]
+
+SLOW_SECONDS = 2e-3
+"""Time for one task, on average, from which more threads are worth their start."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +89,8 @@ class SmallScan:
     ----------
     threads
         In which chunks are read and decoded, that of the caller among them.
+    spare
+        Threads that are started besides where a chunk takes longer than expected: a disk or a network may be slow.
     """
 
     def __init__(
@@ -101,6 +108,7 @@ class SmallScan:
         self._statistics = statistics
         self._dims = {d.name: i for i, d in enumerate(plan.table.dims)}
         self.threads = 1
+        self.spare = 0
         self._columns = [plan.table.by_name[name] for name in plan.projection]
 
     @staticmethod
@@ -198,7 +206,7 @@ class SmallScan:
         targets = {name: _Target(wanted, frame, scratch) for name, wanted in self.wanted.items()}
         for target in targets.values():
             tasks += target.tasks()
-        _run(tasks, self.threads)
+        _run(tasks, self.threads, self.spare)
         return {name: target.cells() for name, target in targets.items()}
 
 
@@ -279,12 +287,13 @@ class _Target:
         return self._out
 
 
-def _run(tasks: list[Task], threads: int) -> None:
-    """Run tasks in several threads; the first error ends it."""
+def _run(tasks: list[Task], threads: int, spare: int = 0) -> None:
+    """Run tasks in several threads, and in ``spare`` more once they turn out to be slow; the first error ends it."""
     waiting = deque(tasks)
     errors: list[BaseException] = []
+    helpers: list[threading.Thread] = []
 
-    def work() -> None:
+    def work(after: Callable[[], None] | None = None) -> None:
         while not errors:
             try:
                 task = waiting.popleft()
@@ -292,16 +301,29 @@ def _run(tasks: list[Task], threads: int) -> None:
                 return
             try:
                 task()
+                if after is not None:
+                    after()
             except BaseException as error:
                 errors.append(error)
 
-    helpers = [
-        threading.Thread(target=work, name=f"gpuzarr-worker-{number}", daemon=True)
-        for number in range(min(threads, len(tasks)) - 1)
-    ]
-    for helper in helpers:
-        helper.start()
-    work()
+    def help_out(number: int) -> None:
+        for _ in range(min(number, len(waiting) - 1)):
+            name = f"gpuzarr-worker-{len(helpers)}"
+            helpers.append(threading.Thread(target=work, name=name, daemon=True))
+            helpers[-1].start()
+
+    began = time.perf_counter()
+    done = 0
+
+    def look() -> None:
+        nonlocal done, spare
+        done += 1
+        if spare and time.perf_counter() - began > done * SLOW_SECONDS:
+            more, spare = spare, 0
+            help_out(more)
+
+    help_out(threads - 1)
+    work(look if spare else None)
     try:
         for helper in helpers:
             helper.join()

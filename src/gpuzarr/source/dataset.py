@@ -315,6 +315,7 @@ class Dataset:
         chunks, nbytes = sum(len(w.indices) for w in wanted), sum(w.nbytes for w in wanted)
         if chunks > 1 and nbytes > INLINE_BYTES + chunks * CHUNK_COST:
             scan.threads = self.workers
+        scan.spare = self.workers - scan.threads
         return scan
 
     def is_small(self, plan: ScanPlan) -> bool:
