@@ -1,8 +1,7 @@
 """A scan of few rows and chunks with nothing to filter, done at once by the thread that asks, with others where that pays.
 
-It hands out the same rows, makes the same requests and counts the same as `HostDevice`; of chunks that several tiles share
-it asks for no more cells than the tiles take. What it leaves out is what pays only where there are many frames: a pool,
-phases, buffers that frames share.
+It hands out the same rows, makes the same requests and counts the same as `HostDevice`. What it leaves out is what pays only
+where there are many frames: a pool, phases, buffers that frames share.
 """
 
 from __future__ import annotations
@@ -59,13 +58,10 @@ class ChunksWanted:
         """The cells that are taken from each, (start, stop) per array axis; None where that saves no reading."""
         if not self.source.chain.is_divisible or all(part.whole for _, _, part in self.takes):
             return None
-        found: list[tuple[tuple[int, int], ...] | None] = [None] * len(self.indices)
-        for _, chunk, part in self.takes:
-            box, before = part.box(), found[chunk]
-            if before is not None:
-                box = tuple([(min(a, c), max(b, d)) for (a, b), (c, d) in zip(box, before, strict=True)])
-            found[chunk] = box
-        return np.array(found, np.int64).reshape(*self.indices.shape, 2)
+        if not self.source.is_direct:  # as the bill counts them
+            return np.stack([self.source.shared_box(tuple(index)) for index in self.indices.tolist()])
+        boxes = np.array([part.box() for _, _, part in self.takes], np.int64)  # each chunk is taken from once
+        return boxes.reshape(*self.indices.shape, 2)
 
     @property
     def nbytes(self) -> int:
