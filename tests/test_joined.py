@@ -16,7 +16,7 @@ from support_counting import CountingStore
 
 from gpuzarr.codecs.zstd_joined import decode_joined, is_one_frame
 from gpuzarr.errors import ChunkError
-from gpuzarr.reader import ChunkReader, Together
+from gpuzarr.reader import ChunkReader, Joined
 from gpuzarr.statistics import ScanStatistics
 
 SIZES = [1, 255, 256, 300, 4096, 65_791, 65_792, 140_000]
@@ -114,15 +114,15 @@ def read(written: Written, how: str) -> tuple[dict[int, bytes | None], ChunkErro
         return np.empty((n, *written.chain.chunk_shape), written.chain.dtype.numpy)
 
     indices = written.indices()
-    together = Together(room, place, lambda: rooms.append(0))
+    joined = Joined(room, place, lambda: rooms.append(0))
     error = None
     try:
         if how == "objects":
             assert reader.joins_objects
-            reader.read_together(reader.groups(indices), together)
+            reader.read_joined(reader.groups(indices), joined)
         else:
             for group in reader.groups(indices):
-                reader.read(group, indices, place, together=together if how == "shards" else None)
+                reader.read(group, indices, place, joined=joined if how == "shards" else None)
     except ChunkError as raised:
         error = raised
     assert rooms if how != "alone" else not rooms

@@ -19,7 +19,7 @@ from gpuzarr.codecs import CodecChain
 from gpuzarr.codecs.sharding import ShardIndex
 from gpuzarr.errors import Kind, StoreError
 from gpuzarr.metadata.model import ArrayMetadata
-from gpuzarr.reader import ChunkGroup, ChunkReader, Together
+from gpuzarr.reader import ChunkGroup, ChunkReader, Joined
 from gpuzarr.reader.shard_index import IndexCache
 from gpuzarr.statistics import ScanStatistics
 
@@ -112,11 +112,11 @@ class CachedChunkReader(ChunkReader):
         out_for: Callable[[int], np.ndarray | None] | None = None,
         boxes: Int64Array | None = None,
         skip: Callable[[int], bool] | None = None,
-        together: Together | None = None,
+        joined: Joined | None = None,
     ) -> None:
         """See `ChunkReader.read`."""
         if not self.is_cached:
-            super().read(group, indices, place, out_for=out_for, boxes=boxes, skip=skip, together=together)
+            super().read(group, indices, place, out_for=out_for, boxes=boxes, skip=skip, joined=joined)
             return
         wanted = [p for p in group.positions.tolist() if skip is None or not skip(p)]
         while wanted:  # once, unless another scan failed to read what this one waited for

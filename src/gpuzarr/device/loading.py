@@ -23,7 +23,7 @@ from gpuzarr.options import MissingPolicy
 from gpuzarr.plan.axis import Picks
 from gpuzarr.plan.chunks import ChunkPart, is_direct, last_tile, piece_chunks
 from gpuzarr.plan.model import Frame, Piece, ScanPlan
-from gpuzarr.reader import ChunkGroup, ChunkReader, Together, foreign_error
+from gpuzarr.reader import ChunkGroup, ChunkReader, Joined, foreign_error
 from gpuzarr.table.model import Column
 
 __all__ = ["ChunkedColumn", "FullLoad", "Load", "RowLoad", "Scratch", "Task", "chunk_tasks"]
@@ -262,7 +262,7 @@ def chunk_tasks(
     offer: Callable[[int], np.ndarray | None] | None,
     *,
     together: int,
-    joined: Together | None = None,
+    joined: Joined | None = None,
 ) -> list[Task]:
     """Tasks that read chunks and hand each to ``put`` by position; ``together`` decoded bytes per task.
 
@@ -275,11 +275,11 @@ def chunk_tasks(
 
         def task(run: list[ChunkGroup] = run) -> None:
             if joined is not None and len(run) > 1 and reader.joins_objects:
-                reader.read_together(run, joined)
+                reader.read_joined(run, joined)
                 return
             for group in run:
                 try:
-                    reader.read(group, indices, put, out_for=offer, boxes=boxes, together=joined)
+                    reader.read(group, indices, put, out_for=offer, boxes=boxes, joined=joined)
                 except (GpuzarrError, MemoryError):
                     raise
                 except Exception as error:
@@ -421,7 +421,7 @@ def begin_full(
         else:
             source.put(raw, tuple(at[position].tolist()), part, load.windows[number])
 
-    joined = Together(lambda n: scratch.array((n, *shape), stored), put_joined, scratch.give_back)
+    joined = Joined(lambda n: scratch.array((n, *shape), stored), put_joined, scratch.give_back)
     return load, tasks + chunk_tasks(source, at, boxes, put, offer, together=together, joined=joined), waits
 
 
@@ -479,7 +479,7 @@ def begin_rows(
             load.put(raw, tuple(at[position].tolist()), wanted[position])
 
         stored = source.array.dtype.numpy
-        joined = Together(lambda n: scratch.array((n, *shape), stored), put_joined, scratch.give_back)
+        joined = Joined(lambda n: scratch.array((n, *shape), stored), put_joined, scratch.give_back)
         tasks += chunk_tasks(source, at, requests.boxes, put, offer, together=together, joined=joined)
     return load, tasks, waits, len(wanted) + len(requests.shared)
 

@@ -20,13 +20,13 @@ import numpy as np
 import polars as pl
 
 from gpuzarr.device.columns import CellBuffer, axis_map, expand, series_of, take, without_columns
-from gpuzarr.device.loading import ChunkedColumn, Scratch, Task, chunk_tasks
+from gpuzarr.device.loading import TASK_BYTES, ChunkedColumn, Scratch, Task, chunk_tasks
 from gpuzarr.errors import GpuzarrError, ResourceError
 from gpuzarr.options import ScanOptions
 from gpuzarr.plan.axis import AxisPart, Picks, parts
 from gpuzarr.plan.chunks import ChunkPart
 from gpuzarr.plan.model import Frame, Piece, ScanPlan
-from gpuzarr.reader import ChunkReader
+from gpuzarr.reader import ChunkReader, Joined
 from gpuzarr.statistics import ScanStatistics
 from gpuzarr.table.coordinates import Coordinates
 from gpuzarr.table.model import Column
@@ -56,7 +56,7 @@ class ChunksWanted:
     @cached_property
     def boxes(self) -> np.ndarray | None:
         """The cells that are taken from each, (start, stop) per array axis; None where that saves no reading."""
-        if not self.source.chain.is_divisible or all(part.whole for _, _, part in self.takes):
+        if self.source.chain.decodes_whole or all(part.whole for _, _, part in self.takes):
             return None
         if not self.source.is_direct:  # as the bill counts them
             return np.stack([self.source.shared_box(tuple(index)) for index in self.indices.tolist()])
@@ -241,13 +241,24 @@ class _Target:
             self._windows = [source.buffer(math.prod(shape)).window(0, shape) for shape in shapes]
         self._stored = source.array.dtype.numpy
         self._may_straight = source.in_place and not source.nullable and source.decoding.numpy == self._stored
-        # cells of uncompressed chunks are taken out of the bytes that were read
-        self._needs_room = source.fixed and not source.chain.is_plain
+        self._needs_room = source.fixed and (wanted.boxes is not None or source.reader.decodes_into)
 
     def tasks(self) -> list[Task]:
-        """What reads the chunks: a task for each object."""
-        wanted = self._wanted
-        return chunk_tasks(self._source, wanted.indices, wanted.boxes, self._put, self._offer, together=0)
+        """What reads the chunks: a task for each object, or for about `TASK_BYTES` of small ones."""
+        wanted, source = self._wanted, self._source
+        joined = Joined(self._room, self._put_joined, self._scratch.give_back)
+        together = TASK_BYTES if source.reader.joins_objects else 0
+        return chunk_tasks(
+            source, wanted.indices, wanted.boxes, self._put, self._offer, together=together, joined=joined
+        )
+
+    def _room(self, chunks: int) -> np.ndarray:
+        return self._scratch.array((chunks, *self._source.chain.chunk_shape), self._stored)
+
+    def _put_joined(self, position: int, raw: np.ndarray | None) -> None:
+        index = tuple(self._wanted.indices[position].tolist())
+        for number, part in self._takes[position]:
+            self._source.put(raw, index, part, self._windows[number])
 
     def _straight(self, position: int) -> np.ndarray | None:
         """Where in the frame a whole chunk can be decoded to."""
@@ -268,9 +279,7 @@ class _Target:
     def _put(self, position: int, raw: np.ndarray | None) -> None:
         cells = None if raw is None else self._straight(position)
         if raw is None or cells is None or raw.ctypes.data != cells.ctypes.data:
-            index = tuple(self._wanted.indices[position].tolist())
-            for number, part in self._takes[position]:
-                self._source.put(raw, index, part, self._windows[number])
+            self._put_joined(position, raw)
         self._scratch.give_back()
 
     def cells(self) -> CellBuffer:

@@ -5,6 +5,6 @@ from __future__ import annotations
 from gpuzarr.reader.access import foreign_error
 from gpuzarr.reader.chunk_reader import ChunkReader
 from gpuzarr.reader.groups import ChunkGroup
-from gpuzarr.reader.together import Together
+from gpuzarr.reader.joined import Joined
 
-__all__ = ["ChunkGroup", "ChunkReader", "Together", "foreign_error"]
+__all__ = ["ChunkGroup", "ChunkReader", "Joined", "foreign_error"]

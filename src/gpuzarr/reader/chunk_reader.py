@@ -16,10 +16,10 @@ from gpuzarr.reader.access import ArrayAccess, batches
 from gpuzarr.reader.direct import DirectReads, OutFor, Place
 from gpuzarr.reader.fetch_plan import ChunkFetch, FetchPlanner
 from gpuzarr.reader.groups import ChunkGroup, group_chunks
+from gpuzarr.reader.joined import Joined
 from gpuzarr.reader.kept import KeptChunks
 from gpuzarr.reader.requests import ObjectRequests, Payload, request_count
 from gpuzarr.reader.shard_index import IndexCache, ShardLocator
-from gpuzarr.reader.together import Together
 from gpuzarr.statistics import ScanStatistics
 from gpuzarr.store.base import ByteStore, ReadsInto
 
@@ -101,7 +101,7 @@ class ChunkReader:
         out_for: OutFor | None = None,
         boxes: Int64Array | None = None,
         skip: Callable[[int], bool] | None = None,
-        together: Together | None = None,
+        joined: Joined | None = None,
     ) -> None:
         """Fetch and decode the chunks of one group.
 
@@ -120,7 +120,7 @@ class ChunkReader:
             Needed cells per chunk, int64 ``(n, ndim, 2)`` of (start, stop) in the chunk: others may stay undefined.
         skip
             Asked before anything is fetched; a skipped chunk is neither fetched nor placed.
-        together
+        joined
             Receives chunks in place of ``place`` and ``out_for`` where several are decoded in one call.
 
         Raises
@@ -141,10 +141,10 @@ class ChunkReader:
                     self._direct.object(group.key, position, place, out_for, boxes)
                 return
             if self._takes_whole_shard(group, group.positions, boxes):
-                self._direct.shard(group, indices, place, out_for, boxes, together)
+                self._direct.shard(group, indices, place, out_for, boxes, joined)
                 return
-            if together is not None and self._chain.is_joinable:
-                self._direct.some_of_shard(group, indices, together)
+            if joined is not None and self._chain.is_joinable:
+                self._direct.some_of_shard(group, indices, joined)
                 return
 
         def receive(key: str, fetch: ChunkFetch, pieces: list[Bytes]) -> None:
@@ -154,15 +154,15 @@ class ChunkReader:
 
     @property
     def joins_objects(self) -> bool:
-        """Whether chunks of several objects can be decoded in one call, see `read_together`."""
+        """Whether chunks of several objects can be decoded in one call, see `read_joined`."""
         return self._direct.joins_objects
 
-    def read_together(self, groups: Sequence[ChunkGroup], together: Together) -> None:
+    def read_joined(self, groups: Sequence[ChunkGroup], joined: Joined) -> None:
         """Fetch the chunks of several groups and decode them in one call, where `joins_objects`; errors as of `read`.
 
         What it asks of the store, places and counts is what `read` does for one group after the other.
         """
-        self._direct.objects_together(groups, together)
+        self._direct.objects_joined(groups, joined)
 
     def fetch(
         self,

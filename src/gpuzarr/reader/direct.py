@@ -12,9 +12,9 @@ from gpuzarr.codecs.steps import Bytes, as_bytes
 from gpuzarr.errors import ChunkError, GpuzarrError
 from gpuzarr.reader.access import ArrayAccess, batches, foreign_error
 from gpuzarr.reader.groups import ChunkGroup
+from gpuzarr.reader.joined import Joined
 from gpuzarr.reader.needs import BoxNeeds
 from gpuzarr.reader.shard_index import ShardLocator
-from gpuzarr.reader.together import Together
 from gpuzarr.store.base import Buffer, ReadsInto
 
 __all__ = ["DirectReads", "OutFor", "Place"]
@@ -25,7 +25,7 @@ OutFor = Callable[[int], "np.ndarray | None"]
 StoredChunk = tuple[int, int, int]
 """Position in the caller's list, first byte in the object, last one + 1."""
 
-_TOGETHER_NBYTES = 1 << 20  # decoded in one call: enough to forget the call, and it stays in the cache
+_JOINED_NBYTES = 1 << 20  # decoded in one call: enough to forget the call, and it stays in the cache
 
 
 class DirectReads:
@@ -43,41 +43,42 @@ class DirectReads:
 
     @property
     def joins_objects(self) -> bool:
-        """Whether chunks of several objects can be decoded in one call, see `objects_together`."""
+        """Whether chunks of several objects can be decoded in one call, see `objects_joined`."""
         return self._chain.is_joinable and not self._chain.is_sharded
 
-    def objects_together(self, groups: Sequence[ChunkGroup], together: Together) -> None:
-        """Fetch the chunks of several groups and decode them in one call, where `joins_objects`; errors as of `read`.
+    def objects_joined(self, groups: Sequence[ChunkGroup], joined: Joined) -> None:
+        """Chunks of several objects, see `ChunkReader.read_joined`."""
+        most = max(1, _JOINED_NBYTES // self._chain.chunk_nbytes)
+        with self._access.located():
+            for first in range(0, len(groups), most):
+                self._objects_joined(groups[first : first + most], joined)
 
-        What it asks of the store, places and counts is what `read` does for one group after the other.
-        """
+    def _objects_joined(self, groups: Sequence[ChunkGroup], joined: Joined) -> None:
         found: list[tuple[str, int, Buffer]] = []
         absent: list[int] = []
-        with self._access.located():
-            for group in groups:
-                position = int(group.positions[0])
-                data = self._get(group.key)
-                if data is None:
-                    absent.append(position)
-                else:
-                    found.append((group.key, position, data))
-            if absent:
-                self._statistics.add(requests=len(absent))
-                self._access.report_missing(absent, lambda position: together.place(position, None))
-            if not found:
-                return
-            chunks = [bytes(data) for _, _, data in found]
-            room = together.room(len(chunks))
-            nbytes = sum(map(len, chunks))
-            if self._chain.decode_joined(chunks, room):
-                self._statistics.add(requests=len(chunks), bytes_read=nbytes, **self._decoded(len(chunks)))
-                for number, (_, position, _) in enumerate(found):
-                    together.place(position, room[number])
+        for group in groups:
+            position = int(group.positions[0])
+            data = self._get(group.key)
+            if data is None:
+                absent.append(position)
             else:
-                for number, (key, position, data) in enumerate(found):
-                    array = self._decode_object(key, as_bytes(data), room[number], None)
-                    together.place(position, array)
-            together.done()
+                found.append((group.key, position, data))
+        if absent:
+            self._statistics.add(requests=len(absent))
+            self._access.report_missing(absent, lambda position: joined.place(position, None))
+        if not found:
+            return
+        chunks = [bytes(data) for _, _, data in found]
+        room = joined.room(len(chunks))
+        nbytes = sum(map(len, chunks))
+        if self._chain.decode_joined(chunks, room):
+            self._statistics.add(requests=len(chunks), bytes_read=nbytes, **self._decoded(len(chunks)))
+            for number, (_, position, _) in enumerate(found):
+                joined.place(position, room[number])
+        else:
+            for number, (key, position, data) in enumerate(found):
+                joined.place(position, self._decode_object(key, as_bytes(data), room[number], None))
+        joined.done()
 
     def _get(self, key: str) -> Buffer | None:
         """An object; an error of a driver says which it was."""
@@ -164,7 +165,7 @@ class DirectReads:
         place: Place,
         out_for: OutFor | None,
         boxes: Int64Array | None,
-        together: Together | None,
+        joined: Joined | None,
     ) -> None:
         """Chunks of a shard that is read whole: what `fetch` would come to, without its plans."""
         with self._access.located():
@@ -175,22 +176,22 @@ class DirectReads:
                 return
             data = memoryview(whole)
             pieces = [data[start:stop] for _, start, stop in chunks]
-            if together is None or not self._chain.is_joinable:
+            if joined is None or not self._chain.is_joinable:
                 self._decode_parts(group.key, chunks, pieces, place, out_for, boxes)
             else:
-                self._decode_together(group.key, chunks, pieces, together)
+                self._decode_joined(group.key, chunks, pieces, joined)
 
-    def some_of_shard(self, group: ChunkGroup, indices: Int64Array, together: Together) -> None:
+    def some_of_shard(self, group: ChunkGroup, indices: Int64Array, joined: Joined) -> None:
         """Small chunks of a shard that is read in parts: what `fetch` would come to, without its plans."""
         key = group.key
         with self._access.located():
-            chunks = self._stored_chunks(group, indices, None, together.place)
+            chunks = self._stored_chunks(group, indices, None, joined.place)
             if chunks is None:
-                self._access.report_missing(group.positions.tolist(), lambda position: together.place(position, None))
+                self._access.report_missing(group.positions.tolist(), lambda position: joined.place(position, None))
                 return
             for batch in batches(chunks, lambda chunk: chunk[2] - chunk[1], self._requests.costs.batch):
                 pieces = self._requests.ranges(key, [(start, stop - start) for _, start, stop in batch])
-                self._decode_together(key, batch, [memoryview(piece) for piece in pieces], together)
+                self._decode_joined(key, batch, [memoryview(piece) for piece in pieces], joined)
 
     def _stored_chunks(
         self, group: ChunkGroup, indices: Int64Array, whole: Bytes | None, place: Place
@@ -207,21 +208,19 @@ class DirectReads:
         stops = starts + lengths
         return list(zip(positions[order].tolist(), starts[order].tolist(), stops[order].tolist(), strict=True))
 
-    def _decode_together(
-        self, key: str, chunks: list[StoredChunk], pieces: list[memoryview], together: Together
-    ) -> None:
-        """Decode and place small chunks of an object, about `_TOGETHER_NBYTES` at a time."""
-        most = max(1, _TOGETHER_NBYTES // self._chain.chunk_nbytes)
+    def _decode_joined(self, key: str, chunks: list[StoredChunk], pieces: list[memoryview], joined: Joined) -> None:
+        """Decode and place small chunks of an object, about `_JOINED_NBYTES` at a time."""
+        most = max(1, _JOINED_NBYTES // self._chain.chunk_nbytes)
         for first in range(0, len(chunks), most):
             batch, stored = chunks[first : first + most], pieces[first : first + most]
-            room = together.room(len(batch))
+            room = joined.room(len(batch))
             if self._chain.decode_joined(stored, room):
                 self._statistics.add(**self._decoded(len(batch)))
                 for number, (position, _, _) in enumerate(batch):
-                    together.place(position, room[number])
+                    joined.place(position, room[number])
             else:
-                self._decode_parts(key, batch, stored, together.place, None, None)
-            together.done()
+                self._decode_parts(key, batch, stored, joined.place, None, None)
+            joined.done()
 
     def _decode_parts(
         self,

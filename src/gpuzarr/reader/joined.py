@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-__all__ = ["Together"]
+__all__ = ["Joined"]
 
 
 def _nothing() -> None:
@@ -15,7 +15,7 @@ def _nothing() -> None:
 
 
 @dataclass(frozen=True)
-class Together:
+class Joined:
     """Where chunks go that are decoded in one call.
 
     Parameters
