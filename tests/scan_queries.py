@@ -259,4 +259,7 @@ def random_query(rng: np.random.Generator, specs: list[ColumnSpec], rows: int) -
     if roll < 0.94:
         return lambda lf: pl.concat([first(lf), second(lf)]), True
     columns = subset()
+    if roll < 0.97:
+        keys, falling = subset()[:2], bool(rng.random() < 0.3)
+        return lambda lf: second(first(lf).sort(keys, descending=falling, maintain_order=True)), True
     return lambda lf: first(lf).select(columns).unique(), False

@@ -198,7 +198,7 @@ def test_which_scans_are_small(tmp_path: Path, sharded: bool) -> None:
     for name in ("SMALL_TILES", "SMALL_CHUNKS", "SMALL_BYTES", "FRAME_ROWS"):
         with mock.patch.object(source_dataset, name, 0):
             assert dataset.small(dataset.plan(None, box), count) is None
-    with mock.patch.object(source_dataset, "INLINE_BYTES", 0), mock.patch.object(source_dataset, "CHUNK_COST", 1):
+    with mock.patch.object(source_dataset, "INLINE_BYTES", 0), mock.patch.object(source_dataset, "CALL_COST", 1):
         found = dataset.small(dataset.plan(None, box), count)
         assert found is not None
         assert found.threads == dataset.workers

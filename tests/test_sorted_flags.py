@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +10,13 @@ import numpy as np
 import polars as pl
 import pytest
 import zarr
+from polars.testing import assert_frame_equal
 from scan_queries import small_frames
 from scan_stores import random_store
 from support_stores import MemoryStore
 
 import gpuzarr
+from gpuzarr.source.polars_source import TELLS_ORDER
 
 VERSION = tuple(int(n) for n in pl.__version__.split(".")[:2])
 KEPT = {False: VERSION >= (1, 44), True: VERSION >= (2, 0), None: False}
@@ -52,13 +55,39 @@ def test_leading_coordinate(tmp_path: Path, engine: Any, order: Any, case: str, 
     group.create_array("v", data=np.arange(48.0).reshape(8, 6), chunks=chunks, dimension_names=("y", "x"))
     backend = gpuzarr.ZarrBackendSync(str(tmp_path / "s"), order=order)
     with backend, small_frames(np.random.default_rng(0)):
-        for lf in (gpuzarr.scan_zarr(tmp_path / "s", order=order), backend.lazy()):
+        lazy = backend.lazy()  # may see other values at every query
+        for lf in (gpuzarr.scan_zarr(tmp_path / "s", order=order), lazy):
             in_order = order == "C" or chunks[0] == 1 or chunks[1] == 6
             for query in (lf, lf.filter(pl.col("v") % 5 > 1), lf.filter(pl.col("y") > 2).select("y"), lf.head(17)):
                 found = true_flags(query.collect(engine=engine))
                 if KEPT[descending] and in_order:
                     assert found["y"] is descending
             true_flags(lf.select("x", "v").collect(engine=engine))
+            told = "hint.sorted('y'" in lf.explain()
+            table = lf.collect()
+            if lf is lazy or not TELLS_ORDER or descending is None:
+                assert not told
+            elif in_order:
+                assert told
+            if told:
+                assert pl.Series(table["y"].to_list()).is_sorted(descending=descending)
+            for ask in BY_Y:
+                assert_frame_equal(ask(lf).collect(engine=engine), ask(table.lazy()).collect(), check_row_order=False)
+
+
+BY_Y: list[Callable[[pl.LazyFrame], pl.LazyFrame]] = [
+    lambda lf: lf.group_by("y").agg(pl.col("v").sum(), pl.len()),
+    lambda lf: lf.filter(pl.col("v") % 7 > 2).group_by("y", "x").agg(pl.col("v").max()),
+    lambda lf: lf.filter(pl.col("v") < 0).group_by("y").agg(pl.len()),
+    lambda lf: lf.sort("y", "v").head(9),
+    lambda lf: lf.sort("y", descending=True, maintain_order=True).with_row_index().filter(pl.col("index") < 5),
+    lambda lf: lf.select("y").unique(),
+    lambda lf: lf.join(lf.filter(pl.col("x") == 1).select("y", w="v"), on="y", how="left"),
+    lambda lf: lf.join(lf.head(13).select("y", w="v"), on="y", how="full", coalesce=True),
+    lambda lf: lf.select(pl.col("y").min(), hi=pl.col("y").max(), n=pl.col("y").n_unique()),
+    lambda lf: pl.concat([lf.head(7), lf.head(20)]).group_by("y").agg(pl.len()),
+    lambda lf: lf.select("v", y=-pl.col("y")).group_by("y").agg(pl.col("v").sum()),
+]
 
 
 @pytest.mark.parametrize("seed", range(30))

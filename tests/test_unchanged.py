@@ -110,7 +110,10 @@ def test_changed_store(tmp_path: Path, zarr_format: int, consolidated: bool, cha
     time.sleep(0.01)  # another time of the file
     write(target, zarr_format, consolidated=consolidated, **REWRITES[change])
     if kind == "copy" and change == "other coordinate":  # it had read none
-        assert_frame_equal(lf.collect(), gpuzarr.scan_zarr(source).collect())
+        if "hint.sorted" in lf.explain():
+            expect_changed(lf, "'lat' is not in order")
+        else:
+            assert_frame_equal(lf.collect(), gpuzarr.scan_zarr(source).collect())
         return
     if kind == "memory" and change == "other coordinate":
         assert lf.collect()["v"].to_list() == DATA.ravel().tolist()  # the documents are the same, byte by byte

@@ -141,7 +141,7 @@ def scan_zarr(
         return scan_many(store, **arguments, progress=factory)
     dataset = open_dataset(store, **arguments)
     dataset.progress = factory
-    return lazy_frame(dataset)
+    return lazy_frame(dataset, ordered=True)
 
 
 def read_device(
@@ -243,7 +243,8 @@ memory_budget, storage_options, limits
         read_raw=lambda array: read_whole(opened, array, on_missing=on_missing, statistics=statistics),
     )
     return {
-        name: lazy_frame(Dataset(opened, table, options, statistics, limits=limits)) for name, table in tables.items()
+        name: lazy_frame(Dataset(opened, table, options, statistics, limits=limits), ordered=True)
+        for name, table in tables.items()
     }
 
 

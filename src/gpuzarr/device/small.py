@@ -72,6 +72,12 @@ class ChunksWanted:
         cells = np.prod(self.boxes[..., 1] - self.boxes[..., 0], axis=1, dtype=np.int64).sum()
         return int(cells) * chain.dtype.itemsize
 
+    @property
+    def calls(self) -> int:
+        """About how often a decoder is called."""
+        chain = self.source.chain
+        return -(-len(self.indices) * chain.chunk_nbytes // TASK_BYTES) if chain.is_joinable else len(self.indices)
+
 
 class SmallScan:
     """One scan. `fits` says whether a plan may be scanned like this at all; whether it pays is the caller's to say.

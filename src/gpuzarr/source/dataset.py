@@ -13,6 +13,7 @@ import polars as pl
 from gpuzarr.device.base import Device
 from gpuzarr.device.host import HostDevice, chunked_leaves
 from gpuzarr.device.small import SmallScan
+from gpuzarr.errors import GpuzarrError
 from gpuzarr.executor.loop import DEFAULT_BUDGET, run
 from gpuzarr.metadata.limits import DEFAULT_LIMITS, Limits
 from gpuzarr.metadata.model import ArrayMetadata
@@ -23,7 +24,7 @@ from gpuzarr.plan.planner import in_order, make_plan
 from gpuzarr.progress import ProgressFactory, watch
 from gpuzarr.reader import ChunkReader
 from gpuzarr.source.guards import Excess, excess
-from gpuzarr.source.sorted_flags import flagged
+from gpuzarr.source.sorted_flags import flagged, leading_column, order_of_leading
 from gpuzarr.source.together import read_together
 from gpuzarr.source.unchanged import DocumentGuard, same_values
 from gpuzarr.statistics import ScanStatistics
@@ -43,8 +44,11 @@ INLINE_ROWS = 2**16
 INLINE_BYTES = 2**20
 """A scan of a local store that decodes at most this much is done in the thread that asks for it."""
 
-CHUNK_COST = 2**16
-"""Bytes that are decoded while a chunk is handled otherwise, which threads take turns at."""
+CALL_COST = 2**16
+"""Bytes that are decoded while a call of a decoder is prepared and its chunks are placed, which threads take turns at."""
+
+MAX_ORDER_CELLS = 2**17
+"""Of a coordinate of a local store that is read to see whether its values come in order."""
 
 SMALL_TILES = 64
 
@@ -195,6 +199,19 @@ class Dataset:
         """The dataset as one query should see it, from its plan to its last frame."""
         return self
 
+    def order_at_hand(self) -> tuple[str, bool] | None:
+        """`order_of_leading` of the table, where that takes no request that has a price; None where nobody looked yet."""
+        column = leading_column(self.table)
+        if column is None:
+            return None
+        seen = column.array is None or column.array.path in self._raw_seen
+        if not seen and (not self.store.is_local or self.table.dims[0].size > MAX_ORDER_CELLS):
+            return None
+        try:
+            return order_of_leading(self.table, self.coordinates, (column.name,))
+        except GpuzarrError:  # for queries to raise
+            return None
+
     def plan(
         self,
         with_columns: Sequence[str] | None = None,
@@ -312,8 +329,8 @@ class Dataset:
         if scan.frame is None:
             return None
         wanted = scan.wanted.values()
-        chunks, nbytes = sum(len(w.indices) for w in wanted), sum(w.nbytes for w in wanted)
-        if chunks > 1 and nbytes > INLINE_BYTES + chunks * CHUNK_COST:
+        calls, nbytes = sum(w.calls for w in wanted), sum(w.nbytes for w in wanted)
+        if calls > 1 and nbytes > INLINE_BYTES + calls * CALL_COST:
             scan.threads = self.workers
         scan.spare = self.workers - scan.threads
         return scan

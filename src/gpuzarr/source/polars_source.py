@@ -9,11 +9,15 @@ from typing import Any
 import polars as pl
 from polars.io.plugins import register_io_source
 
-from gpuzarr.errors import EnvironmentLacksError, Kind
+from gpuzarr.errors import EnvironmentLacksError, Kind, StoreError
 from gpuzarr.source import gpu_hook
 from gpuzarr.source.dataset import Dataset
+from gpuzarr.source.sorted_flags import order_of_leading
 from gpuzarr.source.tracing import Trace, current_token, resolve
 from gpuzarr.statistics import ScanStatistics
+
+TELLS_ORDER = int(pl.__version__.partition(".")[0]) >= 2
+"""Polars 1.35 loses columns where a plan says that one is sorted; the GPU engine, which needs 1.x, does not know such plans."""
 
 __all__ = ["ZarrSource", "lazy_frame", "refuse_fork"]
 
@@ -27,11 +31,14 @@ class ZarrSource:
         The opened table.
     trace
         Where to record plans and statistics; None for ordinary scans.
+    order
+        What the query was told of the order of rows, see `order_of_leading`; None for nothing.
     """
 
-    def __init__(self, dataset: Dataset, trace: Trace | None = None) -> None:
+    def __init__(self, dataset: Dataset, trace: Trace | None = None, order: tuple[str, bool] | None = None) -> None:
         self.dataset = dataset
         self.trace = trace
+        self.order = order
 
     def __call__(
         self, with_columns: list[str] | None, predicate: pl.Expr | None, n_rows: int | None, batch_size: int | None
@@ -42,6 +49,7 @@ class ZarrSource:
         """
         refuse_fork(self.dataset)
         dataset = self.dataset.for_query()
+        self._check_order(dataset)
         dry = self.trace is not None and self.trace.dry  # a bill says what a guard refuses, and does not raise
         plan = dataset.plan(with_columns, predicate, n_rows, guarded=not dry, elementwise=True)
         statistics = ScanStatistics()
@@ -52,20 +60,32 @@ class ZarrSource:
         # An interrupted engine stops the scan when the iterator gives it a turn, so a slow one gives empty frames too.
         return dataset.scan(plan, statistics, heartbeat=True)
 
+    def _check_order(self, dataset: Dataset) -> None:
+        """Raise `StoreError` if rows do not come in the order that the query relies on: it was made in another process."""
+        if self.order is None or order_of_leading(dataset.table, dataset.coordinates, (self.order[0],)) == self.order:
+            return
+        raise StoreError(
+            f"The store was changed after the query was made: {self.order[0]!r} is not in order any more. "
+            "Open it again with scan_zarr.",
+            kind=Kind.STORE_CHANGED,
+            store=dataset.table.store,
+            array=dataset.table.by_name[self.order[0]].name,
+        )
+
     def __reduce__(self) -> tuple[Any, ...]:
         token = current_token()
         if token is not None:  # explain and profile copy the query, not the store
             return resolve, (token, token_entry(token, self))
-        return _restored, (self.dataset,)
+        return _restored, (self.dataset, self.order)
 
     def __repr__(self) -> str:
         table = self.dataset.table
         return f"ZarrSource({table.store!r}, group={table.group!r}, {len(table.columns)} columns, {table.rows} rows)"
 
 
-def _restored(dataset: Dataset) -> ZarrSource:
+def _restored(dataset: Dataset, order: tuple[str, bool] | None = None) -> ZarrSource:
     gpu_hook.install()  # a query that came from another process may run on the GPU engine here
-    return ZarrSource(dataset)
+    return ZarrSource(dataset, order=order)
 
 
 def refuse_fork(dataset: Dataset) -> None:
@@ -82,11 +102,19 @@ def token_entry(token: str, source: ZarrSource) -> int:
     """Number under which a traced copy of a source is made when the query is read back."""
     from gpuzarr.source.tracing import enroll
 
-    return enroll(token, lambda trace: ZarrSource(source.dataset, trace))
+    return enroll(token, lambda trace: ZarrSource(source.dataset, trace, source.order))
 
 
-def lazy_frame(dataset: Dataset) -> pl.LazyFrame:
-    """A plain LazyFrame over a dataset."""
+def lazy_frame(dataset: Dataset, *, ordered: bool = False) -> pl.LazyFrame:
+    """A plain LazyFrame over a dataset.
+
+    ``ordered``: Polars is told of a coordinate whose values come in order, if that is known: it groups, sorts and joins by it
+    without a hash table. Not for a dataset that may look different at every query.
+    """
     gpu_hook.install()
+    order = dataset.order_at_hand() if ordered and TELLS_ORDER else None
     # Not pure: a shared scan of a self-join would lose its predicates and read everything.
-    return register_io_source(ZarrSource(dataset), schema=dataset.table.schema, validate_schema=True, is_pure=False)
+    lf = register_io_source(
+        ZarrSource(dataset, order=order), schema=dataset.table.schema, validate_schema=True, is_pure=False
+    )
+    return lf if order is None else lf.set_sorted(order[0], descending=order[1])

@@ -12,9 +12,9 @@ from collections.abc import Iterator
 import polars as pl
 
 from gpuzarr.plan.model import ScanPlan
-from gpuzarr.table import Coordinates, Table
+from gpuzarr.table import Column, Coordinates, Table
 
-__all__ = ["flagged", "order_of_leading"]
+__all__ = ["flagged", "leading_column", "order_of_leading"]
 
 
 def flagged(plan: ScanPlan, coordinates: Coordinates, frames: Iterator[pl.DataFrame]) -> Iterator[pl.DataFrame]:
@@ -43,13 +43,18 @@ def order_of_leading(table: Table, coordinates: Coordinates, projection: tuple[s
 
     Times, numbers and indices are looked at. A coordinate with missing values or NaN is not taken for sorted.
     """
-    if not table.dims or not (table.tile_shape[0] == 1 or all(n <= 1 for n in table.grid_shape[1:])):
-        return None
-    leading = (table.dims[0].name,)
-    column = next((c for c in table.columns if c.role in ("dimension", "index") and c.dims == leading), None)
+    column = leading_column(table)
     if column is None or column.name not in projection:
         return None
     if column.role == "index":
         return column.name, False
     found = None if coordinates.dims_of(column.name) is None else coordinates.ordered(column.name)
     return None if found is None else (column.name, not found.is_ascending)
+
+
+def leading_column(table: Table) -> Column | None:
+    """The coordinate or index of the leading dimension, if rows come in the order of that dimension."""
+    if not table.dims or not (table.tile_shape[0] == 1 or all(n <= 1 for n in table.grid_shape[1:])):
+        return None
+    leading = (table.dims[0].name,)
+    return next((c for c in table.columns if c.role in ("dimension", "index") and c.dims == leading), None)
