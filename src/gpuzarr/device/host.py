@@ -42,7 +42,7 @@ from gpuzarr.statistics import ScanStatistics
 from gpuzarr.table.coordinates import Coordinates
 from gpuzarr.table.model import Column
 
-__all__ = ["FrameJob", "HostDevice", "chunked_leaves", "limit_mask"]
+__all__ = ["FrameJob", "HostDevice", "chunked_leaves", "data_frame", "leading_constants", "limit_mask"]
 
 GATHER_BELOW = 0.3
 """Share of surviving rows below which cells are gathered one by one; above, whole frames are assembled and filtered."""
@@ -449,7 +449,7 @@ class FrameJob:
 
     def _hand_out(self, mask: pl.Series | None, rows: np.ndarray | None, dense: bool) -> None:
         """Make the data frames of the projection."""
-        if mask is None and (lead := self._lead()) > 0:
+        if mask is None and (lead := leading_constants(self.frame)) > 0:
             shape = self.frame.pieces[0].shape
             self._finish([self._under(prefix) for prefix in itertools.product(*map(range, shape[:lead]))])
             return
@@ -470,21 +470,7 @@ class FrameJob:
                 assert rows is not None
                 columns.append(self._rows(column, mask, rows))
         height = self.frame.rows if mask is None else (len(rows) if rows is not None else int(mask.sum()))
-        self._finish([_data_frame(columns, constants, plan.projection, height)])
-
-    def _lead(self) -> int:
-        """Leading dimensions that are constant in every data frame, if the frame is handed out as several.
-
-        A constant column costs nothing, and Polars groups by it at no cost; the columns of the other dimensions are the
-        same in every data frame and are made once.
-        """
-        if len(self.frame.pieces) != 1:
-            return 0
-        shape, lead, inner = self.frame.pieces[0].shape, 0, self.frame.rows
-        while lead < len(shape) and inner // shape[lead] >= MIN_CONSTANT_ROWS:
-            inner //= shape[lead]
-            lead += 1
-        return lead if inner < self.frame.rows else 0
+        self._finish([data_frame(columns, constants, plan.projection, height)])
 
     def _under(self, prefix: tuple[int, ...]) -> pl.DataFrame:
         """Data frame of the rows under fixed positions in the leading dimensions."""
@@ -507,7 +493,7 @@ class FrameJob:
                 columns.append(self.device.coordinates.whole_load(column, part, frame))
             else:
                 columns.append(self.device.coordinates.whole(column, frame))
-        return _data_frame(columns, constants, self.device.plan.projection, piece.rows)
+        return data_frame(columns, constants, self.device.plan.projection, piece.rows)
 
     def _finish(self, frames: list[pl.DataFrame]) -> None:
         self.loads.clear()
@@ -534,9 +520,23 @@ def limit_mask(frame: Frame) -> np.ndarray | None:
     return np.concatenate(wanted)
 
 
-def _data_frame(
-    columns: list[pl.Series], constants: list[pl.Expr], order: tuple[str, ...], height: int
-) -> pl.DataFrame:
+def leading_constants(frame: Frame) -> int:
+    """Leading dimensions that are constant in every data frame, if a frame is handed out as several.
+
+    A constant column costs nothing, and Polars groups by it at no cost; the columns of the other dimensions are the
+    same in every data frame and are made once.
+    """
+    if len(frame.pieces) != 1:
+        return 0
+    shape, lead, inner = frame.pieces[0].shape, 0, frame.rows
+    while lead < len(shape) and inner // shape[lead] >= MIN_CONSTANT_ROWS:
+        inner //= shape[lead]
+        lead += 1
+    return lead if inner < frame.rows else 0
+
+
+def data_frame(columns: list[pl.Series], constants: list[pl.Expr], order: tuple[str, ...], height: int) -> pl.DataFrame:
+    """Columns and constants in the order of a projection, over ``height`` rows."""
     if not constants:
         return pl.DataFrame(columns) if columns else without_columns(height)
     rows = pl.DataFrame(columns) if columns else _rows_of(height)

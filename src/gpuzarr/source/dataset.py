@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import polars as pl
 
 from gpuzarr.device.base import Device
+from gpuzarr.device.coordinate_scan import CoordinateScan
 from gpuzarr.device.host import HostDevice, chunked_leaves
 from gpuzarr.device.small import SmallScan
 from gpuzarr.errors import GpuzarrError
@@ -305,12 +306,13 @@ class Dataset:
         small = self.small(plan, statistics)
         if small is not None:
             return flagged(plan, self.coordinates, self._unchanged(plan, small.frames()))
-        inline = self.is_inline(plan)
-        device = self.device(plan, statistics, inline=inline)
+        if self.progress is None and self.options.device != "cuda" and CoordinateScan.fits(plan, self.coordinates):
+            scan = CoordinateScan(plan, self.coordinates, statistics, cache_bytes=self.budget // 4)
+            return flagged(plan, self.coordinates, scan.frames())
+        device = self.device(plan, statistics, inline=self.is_inline(plan))
         frames = self.large_frames(plan) if self.options.device == "cuda" else None
         empty = no_rows(plan) if heartbeat else None
-        # inline, the frame that a consumer drops is still in the cache when the next one is written over it
-        found = self.run(plan, device, statistics, frames=frames, ahead=1 if inline else None, heartbeat=empty)
+        found = self.run(plan, device, statistics, frames=frames, heartbeat=empty)
         return flagged(plan, self.coordinates, found)
 
     def _unchanged(self, plan: ScanPlan, frames: Iterator[pl.DataFrame]) -> Iterator[pl.DataFrame]:
@@ -354,9 +356,9 @@ class Dataset:
         return plan.frames(rows_wanted=rows, rows_most=rows)
 
     def is_inline(self, plan: ScanPlan) -> bool:
-        """Whether threads would cost more than they save: the scan is small, or only repeats coordinates."""
+        """Whether a scan is so small that starting threads would cost more than they save."""
         if not chunked_columns(plan, self.coordinates):
-            return plan.filter is None or plan.selected_rows <= INLINE_ROWS
+            return plan.selected_rows <= INLINE_ROWS
         if not self.store.is_local or plan.tile_count > INLINE_CHUNKS or plan.selected_rows > INLINE_ROWS:
             return False
         return sum(nbytes for _, nbytes in self.chunks_to_read(plan)) <= INLINE_BYTES
