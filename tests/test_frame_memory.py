@@ -6,12 +6,14 @@ import gc
 import random
 import sys
 import threading
+from collections import deque
 
 import numpy as np
 import polars as pl
 import pyarrow as pa
 import pytest
 
+from gpuzarr.device import frame_memory
 from gpuzarr.device.frame_memory import USUAL_NBYTES, FrameMemory, _capacity
 from gpuzarr.device.large_pages import PAGE, Region
 
@@ -128,3 +130,34 @@ def test_a_region_is_aligned_and_its_parts_can_be_forgotten():
     assert (region.bytes[3 * PAGE :] == 9).all()
     region.forget(0, PAGE - 1)
     assert (region.bytes[:PAGE] == 9).all()
+
+
+def test_where_no_region_can_be_had_the_allocator_is_asked(monkeypatch):
+    def refused(nbytes: int) -> Region:
+        raise OSError(12, "Cannot allocate memory")  # RLIMIT_AS, or the system's count of mappings
+
+    memory = FrameMemory(2**24)
+    usual = memory.array(USUAL_NBYTES, np.dtype(np.uint8))
+    monkeypatch.setattr(frame_memory, "Region", refused)
+    for nbytes in (2**20, 2**26):
+        values = memory.array(nbytes, np.dtype(np.uint8))
+        values[:] = 1
+        del values
+    assert memory.kept_bytes == 2**20  # used again like any other, where it is not too large to be kept
+    with pytest.raises(MemoryError):
+        memory.array(2**60, np.dtype(np.uint8))
+    assert usual.nbytes == USUAL_NBYTES
+
+
+def test_closing_while_a_thread_takes_the_last_block():
+    class Emptied(deque):
+        def popleft(self):
+            self.clear()
+            return super().popleft()
+
+    memory = FrameMemory(2**24)
+    memory.array(2**20, np.dtype(np.uint8))
+    memory._free = {capacity: Emptied(blocks) for capacity, blocks in memory._free.items()}
+    assert memory.kept_bytes
+    memory.close()
+    assert memory.kept_bytes == 0

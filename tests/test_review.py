@@ -219,3 +219,26 @@ def test_messages_of_wrong_calls(tmp_path: Path) -> None:
             call()
         assert words in str(caught.value)
     assert "null: _FillValue=nan" in str(gpuzarr.schema(tmp_path / "in" / "s"))
+
+
+def test_a_pool_works_with_the_threads_that_the_system_has(monkeypatch):
+    start, started = threading.Thread.start, []
+
+    def refused(thread: threading.Thread) -> None:
+        if len(started) == 2:
+            raise RuntimeError("can't start new thread")
+        started.append(thread)
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", refused)
+    pool, done, release = WorkPool(6), threading.Semaphore(0), threading.Event()
+    for _ in range(8):
+        pool.submit(0, lambda: (release.wait(10), done.release()))
+    release.set()
+    assert all(done.acquire(timeout=10) for _ in range(8))
+    pool.close()
+    assert len(started) == 2
+    none = WorkPool(2)
+    with pytest.raises(RuntimeError):
+        none.submit(0, lambda: None)
+    none.close()

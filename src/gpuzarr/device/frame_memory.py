@@ -7,6 +7,7 @@ frame soon, and the next one is written where it lay. A query that keeps its fra
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections import deque
 from typing import Any
@@ -70,13 +71,22 @@ class FrameMemory:
                 self._usual -= capacity
                 return _Block(np.empty(capacity, np.uint8), None, 0)
             self._usual = 0
-            if capacity > REGION_NBYTES // 2:
-                region = Region(capacity)
-                return _Block(region.bytes[:capacity], region, 0)
-            if self._region is None or self._used + capacity > REGION_NBYTES:
-                self._region, self._used = Region(REGION_NBYTES), 0
-            start, self._used = self._used, self._used + capacity
-            return _Block(self._region.bytes[start : self._used], self._region, start)
+            try:
+                return self._on_large_pages(capacity)
+            except (
+                OSError
+            ):  # too few addresses left for a region, or too many mappings: the allocator may find some yet
+                return _Block(np.empty(capacity, np.uint8), None, 0)
+
+    def _on_large_pages(self, capacity: int) -> _Block:
+        """Raises `OSError` where the system has no addresses for a region."""
+        if capacity > REGION_NBYTES // 2:
+            region = Region(capacity)
+            return _Block(region.bytes[:capacity], region, 0)
+        if self._region is None or self._used + capacity > REGION_NBYTES:
+            self._region, self._used = Region(REGION_NBYTES), 0
+        start, self._used = self._used, self._used + capacity
+        return _Block(self._region.bytes[start : self._used], self._region, start)
 
     def take_back(self, block: _Block) -> None:
         """Nobody looks at a block any more."""
@@ -96,8 +106,9 @@ class FrameMemory:
         self._closed = True
         kept, self._free = self._free, {}
         for blocks in kept.values():
-            while blocks:
-                blocks.popleft().forget()
+            with contextlib.suppress(IndexError):  # a worker that has not stopped yet may take the last one
+                while True:
+                    blocks.popleft().forget()
         self._region = None
 
 

@@ -38,10 +38,17 @@ class WorkPool:
             heapq.heappush(self._tasks, (priority, next(self._order), task))
             if len(self._tasks) > self._idle and len(self._threads) < self.workers:  # woken threads still count as idle
                 thread = threading.Thread(target=self._run, name=f"gpuzarr-worker-{len(self._threads)}", daemon=True)
-                self._threads.append(thread)
-                thread.start()
-            else:
-                self._changed.notify()
+                try:
+                    thread.start()
+                except RuntimeError:  # the system has no more of them: those that run do the work
+                    if not self._threads:
+                        self._tasks.clear()
+                        raise
+                    self.workers = len(self._threads)
+                else:
+                    self._threads.append(thread)
+                    return
+            self._changed.notify()
 
     def _run(self) -> None:
         while True:
