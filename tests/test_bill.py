@@ -141,3 +141,17 @@ def test_engine_that_does_not_exist(tmp_path: Path) -> None:
     for call in (gpuzarr.profile, gpuzarr.explain):
         with pytest.raises(RequestError, match="engine='zzz' is unknown; it is 'auto'"):
             call(gpuzarr.scan_zarr(tmp_path / "a"), engine="zzz")
+
+
+@pytest.mark.parametrize("shards", [None, (600, 300)])
+def test_bill_of_rows_of_a_chunk_that_is_not_stored(tmp_path: Path, shards: tuple[int, int] | None) -> None:
+    """Nothing is read of it, which takes one request, however many rows are wanted."""
+    array = zarr.create_group(tmp_path / "a").create_array(
+        "t", shape=(600, 900), chunks=(300, 300), shards=shards, dtype="f4", compressors=None, dimension_names=("y", "x")
+    )
+    array[:, 300:600] = 1
+    lf = gpuzarr.scan_zarr(str(tmp_path / "a"))
+    for box in (pl.col("y") == 7, pl.col("x") == 7, pl.col("x") == 307, pl.col("y").is_in([7, 200, 400])):
+        bill, read = gpuzarr.explain(lf.filter(box)), gpuzarr.profile(lf.filter(box)).scans[0].statistics
+        assert bill.is_exact
+        assert (bill.requests, bill.stored_bytes) == (read["requests"], read["bytes_read"])

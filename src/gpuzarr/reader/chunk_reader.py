@@ -241,6 +241,8 @@ class ChunkReader:
             if batch[0].ranges is None:
                 size = self._store.size(group.key)
                 requests, nbytes = requests + 1, nbytes + (size or 0)
+            elif batch[0].may_be_missing and self._store.size(group.key) is None:
+                requests += 1
             else:
                 ranges = [r for fetch in batch for r in fetch.ranges or ()]
                 requests += request_count(asked.costs, ranges)
