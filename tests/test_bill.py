@@ -147,7 +147,13 @@ def test_engine_that_does_not_exist(tmp_path: Path) -> None:
 def test_bill_of_rows_of_a_chunk_that_is_not_stored(tmp_path: Path, shards: tuple[int, int] | None) -> None:
     """Nothing is read of it, which takes one request, however many rows are wanted."""
     array = zarr.create_group(tmp_path / "a").create_array(
-        "t", shape=(600, 900), chunks=(300, 300), shards=shards, dtype="f4", compressors=None, dimension_names=("y", "x")
+        "t",
+        shape=(600, 900),
+        chunks=(300, 300),
+        shards=shards,
+        dtype="f4",
+        compressors=None,
+        dimension_names=("y", "x"),
     )
     array[:, 300:600] = 1
     lf = gpuzarr.scan_zarr(str(tmp_path / "a"))
