@@ -115,3 +115,31 @@ def test_where_it_does_not_pay_or_cannot_be_known(tmp_path):
                     assert_frame_equal(lf.filter(keep).collect(), expected)
             null = gpuzarr.scan_zarr(str(tmp_path / "a"), on_missing="null")
             assert_frame_equal(null.filter(pl.col("v") == 2).collect(), null.collect().filter(pl.col("v") == 2))
+
+
+def test_a_struct_of_one_variable_of_its_own_name_is_no_packed_variable(tmp_path):
+    path = write(tmp_path / "a", "int8", {}, np.random.default_rng(1), coordinate=True)
+    inner = (
+        zarr.open_group(path, mode="a")
+        .create_group("s")
+        .create_array("s", shape=(40, 30), dtype="i1", chunks=(16, 7), dimension_names=("y", "x"))
+    )
+    inner[...] = np.random.default_rng(2).integers(0, 9, (40, 30))
+    inner.attrs["_FillValue"] = 5
+    lf = gpuzarr.scan_zarr(path, groups="struct")
+    everything = lf.collect()
+    with mock.patch.object(tabulated, "ROWS_PER_VALUE", 0):
+        for keep in (pl.col("s").is_null(), pl.col("s").is_not_null(), pl.col("s").struct.field("s").is_null()):
+            assert_frame_equal(lf.filter(keep).collect(), everything.filter(keep))
+
+
+def test_polars_may_panic_for_values_that_are_in_no_row(tmp_path):
+    path = write(tmp_path / "a", "int16", {}, np.random.default_rng(1), coordinate=True)
+    zarr.open_group(path, mode="a")["v"][...] = 0
+    lf = gpuzarr.scan_zarr(path)
+    keep = (pl.col("v").cast(pl.Int64) * 10**14).cast(pl.Datetime("ms")).cast(pl.String) >= "1970"
+    every = pl.DataFrame({"v": np.arange(-(2**15), 2**15).astype("i2")})
+    with pytest.raises((pl.exceptions.PanicException, pl.exceptions.PolarsError)):
+        every.select(keep)
+    with mock.patch.object(tabulated, "ROWS_PER_VALUE", 0):
+        assert_frame_equal(lf.filter(keep).collect(), lf.collect())

@@ -71,7 +71,9 @@ def tabulated(plan: ScanPlan, sources: Mapping[str, ChunkedColumn]) -> Tabulated
         return None
     (path, source), (name,) = next(iter(sources.items())), plan.filter.columns
     decoding = source.decoding
-    if source.column.name != name or not source.is_full or source.on_missing == "null":
+    if plan.table.by_name[name] is not source.column:  # a struct, of which it is the only field to be read
+        return None
+    if not source.is_full or source.on_missing == "null":
         return None
     if decoding.raw.kind not in "iu" or decoding.raw.itemsize > 2 or decoding.time is not None:
         return None
@@ -93,7 +95,7 @@ def _passing(wanted: Filter, decoding: Decoding, name: str) -> tuple[tuple[int, 
     stored = np.arange(limits.min, limits.max + 1).astype(decoding.raw)
     try:
         keep = pl.DataFrame([decoded(decoding, name, stored)]).select(keep=wanted.expression)["keep"]
-    except Exception:  # of some value, which may be in no row
+    except (Exception, pl.exceptions.PanicException):  # of some value, which may be in no row
         return None
     if len(keep) != len(stored) or keep.dtype != pl.Boolean:
         return None
