@@ -137,9 +137,10 @@ def test_polars_may_panic_for_values_that_are_in_no_row(tmp_path):
     path = write(tmp_path / "a", "int16", {}, np.random.default_rng(1), coordinate=True)
     zarr.open_group(path, mode="a")["v"][...] = 0
     lf = gpuzarr.scan_zarr(path)
-    keep = (pl.col("v").cast(pl.Int64) * 10**14).cast(pl.Datetime("ms")).cast(pl.String) >= "1970"
+    times = (pl.col("v").cast(pl.Int64, strict=False) * 10**14).cast(pl.Datetime("ms"), strict=False)
+    keep = times.dt.to_string("iso") >= "1970"
     every = pl.DataFrame({"v": np.arange(-(2**15), 2**15).astype("i2")})
-    with pytest.raises((pl.exceptions.PanicException, pl.exceptions.PolarsError)):
+    with pytest.raises(pl.exceptions.PanicException):
         every.select(keep)
     with mock.patch.object(tabulated, "ROWS_PER_VALUE", 0):
         assert_frame_equal(lf.filter(keep).collect(), lf.collect())
