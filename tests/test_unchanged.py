@@ -381,6 +381,30 @@ def test_rewritten_while_a_small_scan_runs(tmp_path: Path, zarr_format: int, mon
     assert caught.value.kind == "store-changed"
 
 
+@pytest.mark.filterwarnings("ignore:Consolidated metadata is currently not part")
+@pytest.mark.parametrize("consolidated", [False, True])
+@pytest.mark.parametrize("zarr_format", [2, 3])
+def test_replaced_while_a_table_is_made(tmp_path: Path, zarr_format: int, consolidated: bool) -> None:
+    """What documents looked like is known from when they were read, or from when what said the same was read."""
+    for name, changes in (("a.zarr", {}), ("b.zarr", {"attributes": {"scale_factor": 0.5}})):
+        write(tmp_path / name, zarr_format, consolidated=consolidated, **changes)
+        past = time.time() - 100
+        for file in (tmp_path / name).rglob("*"):
+            os.utime(file, (past, past))
+    store = open_store(tmp_path / "a.zarr").store
+    table = build_table(
+        open_node(store), store_label="a", options=TableOptions(), read_raw=functools.partial(read_whole, store)
+    )
+    same = Dataset(store, table, ScanOptions())
+    assert same.scan(same.plan())
+    (tmp_path / "a.zarr").rename(tmp_path / "c.zarr")
+    (tmp_path / "b.zarr").rename(tmp_path / "a.zarr")
+    late = Dataset(store, table, ScanOptions())
+    for dataset in (same, late, pickle.loads(pickle.dumps(late))):
+        with pytest.raises(StoreError, match="scale_factor"):
+            dataset.plan()
+
+
 @pytest.mark.parametrize("zarr_format", [2, 3])
 def test_rewritten_while_a_table_is_made(tmp_path: Path, zarr_format: int) -> None:
     """What documents looked like is known from when they were read."""

@@ -11,11 +11,19 @@ from gpuzarr.metadata.document import Refusal
 from gpuzarr.metadata.hierarchy import open_node, own_documents
 from gpuzarr.metadata.limits import Limits
 from gpuzarr.metadata.model import ArrayMetadata, GroupMetadata
-from gpuzarr.metadata.nodes import ZARR_JSON, ZARRAY, ZATTRS, parse_node
+from gpuzarr.metadata.nodes import ZARR_JSON, ZARRAY, ZATTRS, ZMETADATA, parse_node
 from gpuzarr.metadata.paths import child_path
 from gpuzarr.store.base import ByteStore
 
-__all__ = ["array_in_group", "as_opened", "changed_attributes", "changed_layout", "document_keys", "read_again"]
+__all__ = [
+    "array_in_group",
+    "as_opened",
+    "changed_attributes",
+    "changed_layout",
+    "document_keys",
+    "keys_above",
+    "read_again",
+]
 
 _ABOUT_VALUES = (
     "_FillValue", "missing_value", "scale_factor", "add_offset", "_Unsigned", "units", "calendar", "dtype", "_Encoding",
@@ -26,6 +34,13 @@ def document_keys(array: ArrayMetadata) -> tuple[str, ...]:
     """Keys of the array's own documents, the one that must be there first."""
     names = (ZARR_JSON,) if array.zarr_format == 3 else (ZARRAY, ZATTRS)
     return tuple(child_path(array.path, name) for name in names)
+
+
+def keys_above(array: ArrayMetadata) -> list[str]:
+    """Keys of documents in which a group above the array may describe it: consolidated metadata."""
+    name = ZARR_JSON if array.zarr_format == 3 else ZMETADATA
+    parts = array.path.split("/")[:-1]
+    return [child_path("/".join(parts[:depth]), name) for depth in range(len(parts) + 1)]
 
 
 def as_opened(array: ArrayMetadata, limits: Limits) -> ArrayMetadata:

@@ -29,6 +29,7 @@ from gpuzarr.metadata.changes import (
     changed_attributes,
     changed_layout,
     document_keys,
+    keys_above,
     read_again,
 )
 from gpuzarr.metadata.limits import DEFAULT_LIMITS, Limits
@@ -91,7 +92,7 @@ class DocumentGuard:
         self._on_change = on_change
         self._lock = threading.Lock()
         if seen is None:
-            seen = {array.path: self._first_look(array) for array in self._arrays} if store.is_local else {}
+            seen = self._first_looks() if store.is_local else {}
         self._first = dict(seen)
         self._known = {path: look for path, look in seen.items() if not _is_young(look)}
 
@@ -144,13 +145,28 @@ class DocumentGuard:
         contents = (self._store.get(key) for key in document_keys(array))
         return tuple(None if data is None else hashlib.blake2b(data, digest_size=16).digest() for data in contents)
 
-    def _first_look(self, array: ArrayMetadata) -> tuple[Any, ...]:
-        """As `_look`, of the documents that were read to make the table, as far as the store remembers them."""
+    def _first_looks(self) -> dict[str, tuple[Any, ...]]:
+        """As `_look` of each array, of the documents that were read to make the table, as far as the store remembers them.
+
+        Of others (consolidated metadata were read instead) it is what they look like now. If the groups' documents are not those
+        that were read any more, neither may these be: then they look like nothing, and are compared when first asked for.
+        """
         remembered = getattr(self._store, "seen_version", None)
-        if remembered is None or not hasattr(self._store, "version"):
-            return self._look(array)
-        versions = [remembered(key) for key in document_keys(array)]
-        return self._look(array) if None in versions else tuple(versions)
+        version = getattr(self._store, "version", None)
+        if remembered is None or version is None:
+            return {array.path: self._look(array) for array in self._arrays}
+        found: dict[str, tuple[Any, ...]] = {}
+        guessed: list[ArrayMetadata] = []
+        for array in self._arrays:
+            seen = {key: remembered(key) for key in document_keys(array)}
+            found[array.path] = tuple(version(key) if at is None else at for key, at in seen.items())
+            if None in seen.values():
+                guessed.append(array)
+        above = {key: remembered(key) for array in guessed for key in keys_above(array)}
+        if any(at is not None and at != version(key) for key, at in above.items()):
+            for array in guessed:
+                found[array.path] = tuple(None if at is None else "unknown" for at in found[array.path])
+        return found
 
     def _compare(self, array: ArrayMetadata) -> None:
         old, now = as_opened(array, self._limits), read_again(self._store, array, self._limits)
