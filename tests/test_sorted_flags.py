@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import pickle
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,9 +16,10 @@ import zarr
 from polars.testing import assert_frame_equal
 from scan_queries import small_frames
 from scan_stores import random_store
-from support_stores import MemoryStore
+from support_stores import FolderStore, MemoryStore
 
 import gpuzarr
+from gpuzarr.errors import StoreError
 from gpuzarr.source.polars_source import TELLS_ORDER
 
 VERSION = tuple(int(n) for n in pl.__version__.split(".")[:2])
@@ -101,3 +105,47 @@ def test_never_a_wrong_flag(seed: int) -> None:
                 true_flags(lf.collect(engine=engine))  # type: ignore[call-overload]
                 pair = pl.concat([lf, lf]).collect(engine=engine)  # type: ignore[call-overload]
                 true_flags(pair)
+
+
+@pytest.mark.skipif(not TELLS_ORDER, reason="this Polars is not told")
+def test_a_remote_coordinate_is_told_if_opening_read_it(tmp_path: Path) -> None:
+    group = zarr.create_group(tmp_path / "s")
+    hours = {"units": "hours since 2000-01-01"}
+    group.create_array("t", data=np.arange(8), chunks=(8,), dimension_names=("t",), attributes=hours)
+    group.create_array("y", data=np.arange(8), chunks=(8,), dimension_names=("y",))
+    group.create_array("v", data=np.arange(48.0).reshape(8, 6), chunks=(2, 6), dimension_names=("t", "x"))
+    group.create_array("w", data=np.arange(48.0).reshape(8, 6), chunks=(2, 6), dimension_names=("y", "x"))
+    for lead, told in (("t", True), ("y", False)):
+        store = FolderStore(tmp_path / "s")
+        store.is_local = False
+        lf = gpuzarr.scan_zarr(store, variables=["v" if told else "w"])
+        assert ("hint.sorted" in lf.explain()) is told
+        assert store.requested.count(f"{lead}/c/0") == int(told)
+        assert lf.collect().height == 48
+        assert store.requested.count(f"{lead}/c/0") == 1
+
+
+@pytest.mark.skipif(not TELLS_ORDER, reason="this Polars is not told")
+def test_a_query_that_need_not_sort_notices_other_coordinates(tmp_path: Path) -> None:
+    """Polars leaves out the sorting, and then does not ask for the coordinate by which rows are in order."""
+
+    def write_y(values: list[float]) -> None:
+        attributes = {"_FillValue": "no"}
+        group.create_array("y", data=np.array(values), dimension_names=("y",), attributes=attributes, overwrite=True)
+
+    group = zarr.create_group(tmp_path / "s")
+    group.create_array("v", data=np.arange(48.0).reshape(8, 6), dimension_names=("y", "x"))
+    write_y([0, 1, 2, 3, 4, 5, 6, 7])
+    past = time.time() - 100  # else all documents are compared at every query
+    for file in (tmp_path / "s").rglob("*"):
+        os.utime(file, (past, past))
+    lf = gpuzarr.scan_zarr(tmp_path / "s")
+    copy = pickle.loads(pickle.dumps(lf))
+    for query in (lf, copy):
+        assert "SORT" not in query.sort("y").select("v").explain()
+        assert query.sort("y").select("v").collect()["v"].to_list() == list(range(48))
+    fresh = pickle.loads(pickle.dumps(lf))
+    write_y([1, 0, 2, 3, 4, 5, 6, 7])
+    for query in (lf, copy, fresh):
+        with pytest.raises(StoreError, match="store-changed"):
+            query.sort("y").select("v").collect()

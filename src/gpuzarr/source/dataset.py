@@ -100,16 +100,17 @@ class RawReader:
         return self._keep(array)
 
     def _keep(self, array: ArrayMetadata) -> Any:
-        values = self.seen[self._key(array)] = self(array)
+        values = self.seen[self.key(array)] = self(array)
         return values
 
     @staticmethod
-    def _key(array: ArrayMetadata) -> Any:
+    def key(array: ArrayMetadata) -> Any:
+        """Under which values are in `seen`."""
         return array.path, array.shape, array.dtype
 
     def __call__(self, array: ArrayMetadata) -> Any:
         """Raw values of an array."""
-        kept = self.seen.pop(self._key(array), None)
+        kept = self.seen.pop(self.key(array), None)
         if kept is not None:
             return kept
         verify = self.verify
@@ -205,7 +206,7 @@ class Dataset:
         column = leading_column(self.table)
         if column is None:
             return None
-        seen = column.array is None or column.array.path in self._raw_seen
+        seen = column.array is None or RawReader.key(column.array) in self._raw_seen
         if not seen and (not self.store.is_local or self.table.dims[0].size > MAX_ORDER_CELLS):
             return None
         try:

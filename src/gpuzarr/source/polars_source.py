@@ -61,8 +61,14 @@ class ZarrSource:
         return dataset.scan(plan, statistics, heartbeat=True)
 
     def _check_order(self, dataset: Dataset) -> None:
-        """Raise `StoreError` if rows do not come in the order that the query relies on: it was made in another process."""
-        if self.order is None or order_of_leading(dataset.table, dataset.coordinates, (self.order[0],)) == self.order:
+        """Raise `StoreError` if rows do not come in the order that the query relies on: it was made in another process.
+
+        Also where the coordinate is not asked for: Polars leaves out sorting by it, and then does not read it.
+        """
+        if self.order is None:
+            return
+        dataset.guard.check([dataset.table.by_name[self.order[0]]])
+        if order_of_leading(dataset.table, dataset.coordinates, (self.order[0],)) == self.order:
             return
         raise StoreError(
             f"The store was changed after the query was made: {self.order[0]!r} is not in order any more. "
