@@ -174,6 +174,11 @@ def test_threads_help_where_chunks_take_long(slow: bool) -> None:
     assert len(ran) == 12
     assert len(set(ran)) == (4 if slow else 1)
 
+    ran.clear()
+    with mock.patch.object(threading.Thread, "start", side_effect=RuntimeError("can't start new thread")):
+        small._run([task] * 5, 3, 0)  # a process may have as many as it is allowed
+    assert len(ran) == 5
+
     def fail() -> None:
         time.sleep(0.02)
         raise ValueError(threading.current_thread().name)

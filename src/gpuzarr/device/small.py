@@ -319,9 +319,12 @@ def _run(tasks: list[Task], threads: int, spare: int = 0) -> None:
 
     def help_out(number: int) -> None:
         for _ in range(min(number, len(waiting) - 1)):
-            name = f"gpuzarr-worker-{len(helpers)}"
-            helpers.append(threading.Thread(target=work, name=name, daemon=True))
-            helpers[-1].start()
+            helper = threading.Thread(target=work, name=f"gpuzarr-worker-{len(helpers)}", daemon=True)
+            try:
+                helper.start()
+            except RuntimeError:  # no more threads may be started: those that run do the work
+                return
+            helpers.append(helper)
 
     began = time.perf_counter()
     done = 0
@@ -333,9 +336,9 @@ def _run(tasks: list[Task], threads: int, spare: int = 0) -> None:
             more, spare = spare, 0
             help_out(more)
 
-    help_out(threads - 1)
-    work(look if spare else None)
     try:
+        help_out(threads - 1)
+        work(look if spare else None)
         for helper in helpers:
             helper.join()
     finally:
