@@ -29,6 +29,7 @@ from gpuzarr.errors import StoreError
 from gpuzarr.metadata import open_node
 from gpuzarr.options import ScanOptions
 from gpuzarr.source.dataset import Dataset
+from gpuzarr.statistics import ScanStatistics
 from gpuzarr.store import open_store
 from gpuzarr.table import TableOptions, build_table
 from gpuzarr.table.whole import read_whole
@@ -379,6 +380,23 @@ def test_rewritten_while_a_small_scan_runs(tmp_path: Path, zarr_format: int, mon
     with pytest.raises(StoreError, match="data type") as caught:
         next(dataset.scan(plan))
     assert caught.value.kind == "store-changed"
+
+
+@pytest.mark.parametrize("size", [0, 2**16])
+def test_coordinate_rewritten_before_it_is_read(tmp_path: Path, size: int) -> None:
+    """Its cells mean something else than the table says: no frame, or an error after the last one where there are many."""
+    path = tmp_path / "a.zarr"
+    data = np.zeros((6, 8 + size), "f4")
+    write(path, data=data, chunks=data.shape)
+    dataset = open_dataset(path)
+    plan = dataset.plan(["v", "lat"])
+    write(path, data=data, chunks=data.shape)
+    packed = zarr.open_group(path)["lat"]
+    packed.attrs["scale_factor"] = 0.5
+    packed[...] = np.arange(6) * 2.0
+    assert (dataset.small(plan, ScanStatistics()) is None) == bool(size)
+    with pytest.raises(StoreError, match="scale_factor"):
+        list(dataset.scan(plan))
 
 
 @pytest.mark.filterwarnings("ignore:Consolidated metadata is currently not part")

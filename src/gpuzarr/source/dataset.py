@@ -71,6 +71,12 @@ def chunked_columns(plan: ScanPlan, coordinates: Coordinates) -> dict[str, Colum
     return out
 
 
+def used_columns(plan: ScanPlan) -> list[Column]:
+    """Columns that a plan hands out or filters by, coordinates among them: they may be read while it runs."""
+    names = dict.fromkeys((*plan.projection, *(plan.filter.columns if plan.filter is not None else ())))
+    return [plan.table.by_name[name] for name in names]
+
+
 def no_rows(plan: ScanPlan) -> pl.DataFrame:
     """The columns of a plan without rows."""
     return pl.DataFrame(schema={name: plan.table.schema[name] for name in plan.projection})
@@ -319,7 +325,7 @@ class Dataset:
     def _unchanged(self, plan: ScanPlan, frames: Iterator[pl.DataFrame]) -> Iterator[pl.DataFrame]:
         """Frames, each handed out once it is known that no array was written anew before it was read; else `StoreError`."""
         for frame in frames:
-            self.guard.check(chunked_columns(plan, self.coordinates).values())
+            self.guard.check(used_columns(plan))
             yield frame
 
     def small(self, plan: ScanPlan, statistics: ScanStatistics) -> SmallScan | None:
@@ -391,7 +397,7 @@ class Dataset:
             finished=finished,
             heartbeat=heartbeat,
         )
-        self.guard.check(chunked_columns(plan, self.coordinates).values())
+        self.guard.check(used_columns(plan))
 
     def device(self, plan: ScanPlan, statistics: ScanStatistics, *, inline: bool = False) -> HostDevice:
         """The device of one scan."""
