@@ -3,8 +3,9 @@
 A chunk that is not stored is the fill value, so an array that was deleted, or written anew with another layout, looks like
 one that was never filled. When that is looked at depends on what a look costs:
 
-* Of a local store (a directory, a zip file, memory), the documents of the arrays that a query names are looked at when it is
-  planned: one system call a document for a directory.
+* Of a local store (a directory, a zip file, memory), the documents of the arrays that a query names, and of the coordinate
+  whose order Polars was told, are looked at when it is planned, and again when all is read: one system call a document for a
+  directory.
 * Of any store, when a chunk of an array is not there or cannot be decoded: once per scan and array, one or two requests.
 
 Documents that differ are compared for what they say. An array that only grew (records were appended) still holds the rows
