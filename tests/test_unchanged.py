@@ -382,14 +382,15 @@ def test_rewritten_while_a_small_scan_runs(tmp_path: Path, zarr_format: int, mon
     assert caught.value.kind == "store-changed"
 
 
+@pytest.mark.parametrize("columns", [["v", "lat"], ["lat"]])
 @pytest.mark.parametrize("size", [0, 2**16])
-def test_coordinate_rewritten_before_it_is_read(tmp_path: Path, size: int) -> None:
+def test_coordinate_rewritten_before_it_is_read(tmp_path: Path, size: int, columns: list[str]) -> None:
     """Its cells mean something else than the table says: no frame, or an error after the last one where there are many."""
     path = tmp_path / "a.zarr"
     data = np.zeros((6, 8 + size), "f4")
     write(path, data=data, chunks=data.shape)
     dataset = open_dataset(path)
-    plan = dataset.plan(["v", "lat"])
+    plan = dataset.plan(columns)
     write(path, data=data, chunks=data.shape)
     packed = zarr.open_group(path)["lat"]
     packed.attrs["scale_factor"] = 0.5

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import polars as pl
 
@@ -315,17 +315,23 @@ class Dataset:
             return flagged(plan, self.coordinates, self._unchanged(plan, small.frames()))
         if self.progress is None and self.options.device != "cuda" and CoordinateScan.fits(plan, self.coordinates):
             scan = CoordinateScan(plan, self.coordinates, statistics, cache_bytes=self.budget // 4)
-            return flagged(plan, self.coordinates, scan.frames())
+            return flagged(plan, self.coordinates, self._unchanged(plan, scan.frames(), reads="first"))
         device = self.device(plan, statistics, inline=self.is_inline(plan))
         frames = self.large_frames(plan) if self.options.device == "cuda" else None
         empty = no_rows(plan) if heartbeat else None
         found = self.run(plan, device, statistics, frames=frames, heartbeat=empty)
         return flagged(plan, self.coordinates, found)
 
-    def _unchanged(self, plan: ScanPlan, frames: Iterator[pl.DataFrame]) -> Iterator[pl.DataFrame]:
-        """Frames, each handed out once it is known that no array was written anew before it was read; else `StoreError`."""
-        for frame in frames:
-            self.guard.check(used_columns(plan))
+    def _unchanged(
+        self, plan: ScanPlan, frames: Iterator[pl.DataFrame], *, reads: Literal["first", "each"] = "each"
+    ) -> Iterator[pl.DataFrame]:
+        """Frames, each handed out once it is known that no array was written anew before it was read; else `StoreError`.
+
+        ``reads``: which frames read anything.
+        """
+        for number, frame in enumerate(frames):
+            if number == 0 or reads == "each":
+                self.guard.check(used_columns(plan))
             yield frame
 
     def small(self, plan: ScanPlan, statistics: ScanStatistics) -> SmallScan | None:
