@@ -6,7 +6,7 @@ from unittest import mock
 
 import numpy as np
 import polars as pl
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 from scan_queries import SHAPES, small_frames
@@ -24,6 +24,7 @@ from gpuzarr.table import TableOptions
 
 
 @given(st.integers(0, 2**63))
+@example(14211)  # a table without dimensions
 def test_coordinate_scans_equal_those_of_a_device(seed: int) -> None:
     rng = np.random.default_rng(seed)
     with small_frames(rng), mock.patch.object(coordinate_scan, "ROWS", int(rng.choice([1, 7, 60, 2**17]))):

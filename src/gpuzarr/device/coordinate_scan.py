@@ -95,5 +95,6 @@ class CoordinateScan:
                 constants.append(scalar)
             else:
                 columns.append(self._coordinates.whole(column, frame))
-        self._statistics.add(rows=frame.rows)
-        return data_frame(columns, constants, self.plan.projection, frame.rows)
+        made = data_frame(columns, constants, self.plan.projection, frame.rows)
+        self._statistics.add(rows=made.height)
+        return made
