@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import itertools
 import multiprocessing
 import os
@@ -609,3 +610,14 @@ def test_wrappers_pass_everything_on() -> None:
     assert faulty.size("k") == 10
     with pytest.raises(StoreError):
         faulty.get("k")
+
+
+def test_a_zip_file_in_a_reference_cycle_is_closed(tmp_path):
+    path = tmp_path / "s.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("zarr.json", "{}")
+    for _ in range(20):
+        ring: list[Any] = [ZipByteStore(path)]
+        ring.append(ring)
+        del ring
+    gc.collect()  # an unclosed file would be a warning, which is an error here

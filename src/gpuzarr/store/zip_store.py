@@ -6,6 +6,7 @@ import os
 import stat
 import struct
 import threading
+import weakref
 import zipfile
 import zlib
 from collections.abc import Sequence
@@ -56,6 +57,8 @@ class ZipByteStore:
                 kind=Kind.STORE_DENIED if denied else Kind.STORE_FAILED,
                 store=self.path,
             ) from error
+        # A store in a reference cycle is collected with its file, in any order: the file must be closed by then.
+        weakref.finalize(self, self._zip.close)
         self._file = self._zip.fp
         self._members = {info.filename: info for info in self._zip.infolist() if not info.is_dir()}
         self._folders = _folders(self._zip.namelist())
