@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from unittest import mock
 
 import numpy as np
 import polars as pl
+import pytest
+import zarr
 from hypothesis import example, given
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
@@ -17,6 +20,7 @@ import gpuzarr
 from gpuzarr.api import open_dataset
 from gpuzarr.device import coordinate_scan
 from gpuzarr.device.coordinate_scan import CoordinateScan
+from gpuzarr.device.frame_memory import FrameMemory
 from gpuzarr.errors import GpuzarrError
 from gpuzarr.options import ScanOptions
 from gpuzarr.statistics import ScanStatistics
@@ -37,8 +41,7 @@ def test_coordinate_scans_equal_those_of_a_device(seed: int) -> None:
         names = [c.name for c in dataset.table.columns if c.role in ("dimension", "index", "auxiliary")]
         wanted = [name for name in names if rng.random() < 0.6] or names[:1]
         lead = dataset.table.columns[0].name
-        low = dataset.table.schema[lead]
-        keep = pl.col(lead).is_not_null() if rng.random() < 0.3 and low is not None else None
+        keep = pl.col(lead).is_not_null() if rng.random() < 0.3 else None
         plan = dataset.plan(wanted, keep, None, elementwise=True)
         if not CoordinateScan.fits(plan, dataset.coordinates):
             return
@@ -54,25 +57,31 @@ def test_coordinate_scans_equal_those_of_a_device(seed: int) -> None:
         assert_frame_equal(pl.concat(found), pl.concat(expected))
 
 
-def test_they_are_used_and_can_be_left_early() -> None:
-    store = random_store(np.random.default_rng(5), "spanned")
-    lf = gpuzarr.scan_zarr(MemoryStore(store.objects, is_local=True), broadcast=True)  # type: ignore[arg-type]
-    names = [name for name in lf.collect_schema() if name in store.coordinates] if hasattr(store, "coordinates") else []
-    used = 0
+def test_they_are_used_and_can_be_left_early(monkeypatch: pytest.MonkeyPatch) -> None:
+    zarrs: dict[str, np.ndarray] = {"y": np.arange(40.0), "x": np.arange(50.0)}
+    group = zarr.create_group(store := zarr.storage.MemoryStore())
+    for name, values in zarrs.items():
+        group.create_array(name, data=values, dimension_names=(name,))
+    group.create_array("v", shape=(40, 50), chunks=(10, 50), dtype="f4", dimension_names=("y", "x"))
+    lf = gpuzarr.scan_zarr(store)
+    memories: list[FrameMemory] = []
     real = CoordinateScan.frames
 
-    def counted(self: CoordinateScan):  # type: ignore[no-untyped-def]
-        nonlocal used
-        used += 1
+    def watched(self: CoordinateScan) -> Iterator[pl.DataFrame]:
+        memories.append(self._memory)
         return real(self)
 
-    with (
-        mock.patch.object(CoordinateScan, "frames", counted),
-        mock.patch.object(gpuzarr.source.dataset, "INLINE_ROWS", 0),
-    ):
-        columns = names or lf.collect_schema().names()[:1]
-        assert lf.select(columns).collect().height == lf.collect().height
-        for frame in lf.select(columns).collect_batches(chunk_size=1):
-            assert frame.height >= 0
-            break
-    assert used >= 1
+    monkeypatch.setattr(CoordinateScan, "frames", watched)
+    monkeypatch.setattr(gpuzarr.source.dataset, "INLINE_ROWS", 0)
+    monkeypatch.setattr(coordinate_scan, "ROWS", 500)
+    rows = lf.select("y", "x").collect()
+    assert rows["y"].to_list() == np.repeat(zarrs["y"], 50).tolist()
+    assert rows["x"].to_list() == np.tile(zarrs["x"], 40).tolist()
+    assert lf.select("x").head(3).collect()["x"].to_list() == [0, 1, 2]  # a part of a tile is not for them
+    assert len(memories) == 1
+    dataset = open_dataset(store)
+    frames = dataset.scan(dataset.plan(["y"]))
+    next(frames)
+    frames.close()  # type: ignore[attr-defined]
+    assert len(memories) == 2
+    assert all(memory._closed for memory in memories)

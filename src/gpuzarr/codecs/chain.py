@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Any, Literal
@@ -18,7 +17,6 @@ from gpuzarr.codecs.layout import Box, StoredLayout, covers
 from gpuzarr.codecs.sharding import ShardLayout
 from gpuzarr.codecs.steps import VARIABLE_LIMIT, ArrayStep, Bytes, ByteStep, as_bytes, limit_for, size_mismatch
 from gpuzarr.codecs.variable import VariableLength
-from gpuzarr.codecs.zstd_joined import decode_joined
 from gpuzarr.errors import ChunkError, GpuzarrError, Kind, ResourceError
 from gpuzarr.metadata.model import ArrayDType
 
@@ -43,7 +41,7 @@ class WholeShard:
     name: str = "sharding_indexed"
 
 
-_JOINED_NBYTES = 256 << 10  # of larger chunks, a call each costs nothing beside decoding
+_WORTH_JOINING = 256 << 10  # of larger chunks, a call each costs nothing beside decoding
 _WORTH_A_PART = 64 << 10  # smaller Blosc chunks are decoded faster than divided
 _WORTH_A_START = 256 << 10  # two Zstandard blocks
 
@@ -162,7 +160,7 @@ class CodecChain:
 
     @cached_property
     def is_joinable(self) -> bool:
-        """Whether several small chunks can be decoded in one call, see `decode_joined`."""
+        """Whether several small chunks can be decoded in one call, see `gpuzarr.codecs.zstd_joined`."""
         layout = self.layout
         return (
             layout is not None
@@ -170,25 +168,8 @@ class CodecChain:
             and layout.dtype.isnative
             and len(self.byte_steps) == 1
             and isinstance(self.byte_steps[0], Zstd)
-            and 0 < self.chunk_nbytes < _JOINED_NBYTES
+            and 0 < self.chunk_nbytes < _WORTH_JOINING
         )
-
-    def decode_joined(self, chunks: Sequence[bytes | memoryview], out: np.ndarray) -> bool:
-        """Decode small chunks in one call, where `is_joinable`.
-
-        Parameters
-        ----------
-        chunks
-            The stored bytes of each.
-        out
-            C-contiguous array of shape ``(len(chunks), *chunk_shape)`` and the native dtype.
-
-        Returns
-        -------
-        bool
-            Whether that worked; if not, decode them one by one for the error.
-        """
-        return decode_joined(chunks, out)
 
     @cached_property
     def _stages(self) -> tuple[tuple[tuple[int, ...], np.dtype[Any]], ...]:

@@ -18,6 +18,7 @@ from numcodecs import zstd as numcodecs_zstd
 from gpuzarr.codecs.blosc import MAX_BLOCKSIZE
 from gpuzarr.codecs.inflate import INFLATE_ERRORS, Inflate, is_checksum_error
 from gpuzarr.codecs.steps import Bytes, as_bytes, size_mismatch, too_large, truncated
+from gpuzarr.codecs.zstd_header import zstd_header
 from gpuzarr.codecs.zstd_start import zstd_start
 from gpuzarr.errors import ChunkError, Kind
 
@@ -26,7 +27,6 @@ __all__ = ["LZMA_MEMORY", "Bz2", "Gzip", "Lz4", "Lzma", "Shuffle", "Zlib", "Zstd
 _PIECE = 256 << 10  # input given to a streaming decoder at a time: what it holds back is copied on every call
 _OUTPUT_PIECE = 4 << 20  # most output per call of a streaming decoder: the size of the copy in between
 LZMA_MEMORY = 128 << 20  # the highest preset needs 65 MiB for its dictionary; headers may claim 4 GiB
-_ZSTD_MAGIC = 0xFD2FB528
 
 
 def _damaged(codec: str, error: Exception | str) -> ChunkError:
@@ -126,17 +126,9 @@ class Zstd:
 
 
 def zstd_content_size(data: Bytes) -> int | None:
-    """Content size that the first frame declares; None if it declares none or is no frame (RFC 8878, 3.1.1.1)."""
-    head = bytes(data[:18])
-    if len(head) < 6 or int.from_bytes(head[:4], "little") != _ZSTD_MAGIC:
-        return None
-    descriptor = head[4]
-    single_segment = descriptor >> 5 & 1
-    width = (1 if single_segment else 0, 2, 4, 8)[descriptor >> 6]
-    start = 5 + (1 - single_segment) + (0, 1, 2, 4)[descriptor & 3]
-    if width == 0 or len(head) < start + width:
-        return None
-    return int.from_bytes(head[start : start + width], "little") + (256 if width == 2 else 0)
+    """Content size that the first frame declares; None if it declares none or is no frame."""
+    found = zstd_header(data)
+    return None if found is None else found.content_nbytes
 
 
 _STREAM_ERRORS: tuple[type[Exception], ...] = (*INFLATE_ERRORS, lzma.LZMAError, OSError, EOFError, ValueError)

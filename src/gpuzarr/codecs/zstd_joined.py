@@ -11,11 +11,9 @@ from collections.abc import Sequence
 import numpy as np
 from numcodecs import zstd as numcodecs_zstd
 
-__all__ = ["decode_joined", "is_one_frame"]
+from gpuzarr.codecs.zstd_header import zstd_header
 
-_MAGIC = b"\x28\xb5\x2f\xfd"
-_SIZE_WIDTHS = (0, 2, 4, 8)
-_DICTIONARY_WIDTHS = (0, 1, 2, 4)
+__all__ = ["decode_joined", "is_one_frame"]
 
 
 def is_one_frame(data: bytes | memoryview, size: int) -> bool:
@@ -23,21 +21,15 @@ def is_one_frame(data: bytes | memoryview, size: int) -> bool:
 
     Looks at headers only: what is in the blocks is for the decoder.
     """
-    end = len(data)
-    if end < 9 or data[:4] != _MAGIC:
+    frame = zstd_header(data)
+    if frame is None or frame.content_nbytes != size:
         return False
-    descriptor = data[4]
-    single = descriptor >> 5 & 1
-    width = _SIZE_WIDTHS[descriptor >> 6] or single
-    at = 6 - single + _DICTIONARY_WIDTHS[descriptor & 3]
-    if width == 0 or int.from_bytes(data[at : at + width], "little") + (256 if width == 2 else 0) != size:
-        return False
-    at += width
+    at, end = frame.blocks_at, len(data)
     while at + 3 <= end:
         header = data[at] | data[at + 1] << 8 | data[at + 2] << 16
         at += 4 if header & 6 == 2 else 3 + (header >> 3)  # a repeated byte is stored once
         if header & 1:
-            return at + (descriptor & 4) == end  # four bytes of checksum, where bit 2 says so
+            return at + 4 * frame.has_checksum == end
     return False
 
 

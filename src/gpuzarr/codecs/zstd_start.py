@@ -6,13 +6,12 @@ A block refers to nothing behind it, so a frame may end after any of them once i
 from __future__ import annotations
 
 from gpuzarr.codecs.steps import Bytes
+from gpuzarr.codecs.zstd_header import zstd_header
 
 __all__ = ["zstd_start"]
 
-_MAGIC = 0xFD2FB528
 _BLOCK_NBYTES = 128 << 10
 _RAW, _RLE, _COMPRESSED = range(3)
-_SIZE_WIDTHS = {2: 4, 3: 8}  # narrower fields are of frames that are too small to be divided
 
 
 def zstd_start(data: Bytes, size: int, needed: int) -> tuple[Bytes, int] | None:
@@ -37,22 +36,18 @@ def zstd_start(data: Bytes, size: int, needed: int) -> tuple[Bytes, int] | None:
     """
     count = -(-size // _BLOCK_NBYTES)
     wanted = max(1, -(-needed // _BLOCK_NBYTES))
-    if 4 * wanted > 3 * count or len(data) < 18 or int.from_bytes(data[:4].tobytes(), "little") != _MAGIC:
+    found = None if 4 * wanted > 3 * count else zstd_header(data)
+    if (
+        found is None
+        or found.content_nbytes != size
+        or found.content_width < 4
+        or found.has_checksum
+        or found.has_dictionary
+    ):
+        return None  # a narrower size is of a frame that is too small to be divided
+    if found.window_nbytes is not None and found.window_nbytes < _BLOCK_NBYTES:
         return None
-    view = memoryview(data)
-    descriptor = view[4]
-    width = _SIZE_WIDTHS.get(descriptor >> 6)
-    if width is None or descriptor & 0b1111:  # bits: reserved, checksum, dictionary (two)
-        return None
-    at = 5
-    if not descriptor >> 5 & 1:  # more than one segment: the window is named
-        base = 1 << 10 + (view[5] >> 3)
-        if base + (base >> 3) * (view[5] & 7) < _BLOCK_NBYTES:
-            return None
-        at = 6
-    size_at, at = at, at + width
-    if int.from_bytes(view[size_at:at], "little") != size:
-        return None
+    view, at = memoryview(data), found.blocks_at
     last_at = stop = 0
     for number in range(count):
         if at + 3 > len(view):
@@ -72,5 +67,6 @@ def zstd_start(data: Bytes, size: int, needed: int) -> tuple[Bytes, int] | None:
         return None
     frame = data[:stop].copy()
     frame[last_at] |= 1
-    frame[size_at : size_at + width] = list((wanted * _BLOCK_NBYTES).to_bytes(width, "little"))
+    declared = (wanted * _BLOCK_NBYTES).to_bytes(found.content_width, "little")
+    frame[found.content_at : found.content_at + found.content_width] = list(declared)
     return frame, wanted * _BLOCK_NBYTES

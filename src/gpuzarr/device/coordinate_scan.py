@@ -15,7 +15,7 @@ import polars as pl
 from gpuzarr.device.coordinate_columns import CoordinateColumns
 from gpuzarr.device.frame_memory import FrameMemory
 from gpuzarr.device.host import data_frame, leading_constants
-from gpuzarr.errors import GpuzarrError, ResourceError
+from gpuzarr.device.scan_errors import scan_errors
 from gpuzarr.plan.model import Frame, ScanPlan, under
 from gpuzarr.statistics import ScanStatistics
 from gpuzarr.table.coordinates import Coordinates
@@ -62,18 +62,10 @@ class CoordinateScan:
             A coordinate could not be read.
         """
         try:
-            for frame in self.plan.frames(rows_wanted=ROWS):
-                self._statistics.add(tiles=len({p.tile for p in frame.pieces if p.tile <= frame.done}))
-                yield from self._of(frame)
-        except MemoryError as error:
-            if isinstance(error, GpuzarrError):
-                raise
-            message = f"Memory ran out while coordinates were repeated; select less. {error}"
-            raise ResourceError(message, store=self.plan.table.store) from error
-        except GpuzarrError as error:
-            if error.store is not None:
-                raise
-            raise error.located(store=self.plan.table.store) from error
+            with scan_errors(self.plan.table.store, "coordinates were repeated"):
+                for frame in self.plan.frames(rows_wanted=ROWS):
+                    self._statistics.add(tiles=len({p.tile for p in frame.pieces if p.tile <= frame.done}))
+                    yield from self._of(frame)
         finally:
             self._memory.close()
 

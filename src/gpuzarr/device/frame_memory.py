@@ -73,9 +73,7 @@ class FrameMemory:
             self._usual = 0
             try:
                 return self._on_large_pages(capacity)
-            except (
-                OSError
-            ):  # too few addresses left for a region, or too many mappings: the allocator may find some yet
+            except OSError:  # too few addresses left for a region: the allocator may find some yet
                 return _Block(np.empty(capacity, np.uint8), None, 0)
 
     def _on_large_pages(self, capacity: int) -> _Block:

@@ -31,7 +31,7 @@ from gpuzarr.device.loading import (
     begin_full,
     begin_rows,
 )
-from gpuzarr.device.pool import InlinePool, WorkPool
+from gpuzarr.device.pool import FEWER_THREADS, InlinePool, WorkPool
 from gpuzarr.device.shared_chunks import SharedChunks
 from gpuzarr.device.tabulated import TabulatedFilter, decoded, tabulated
 from gpuzarr.errors import GpuzarrError, ResourceError, ScanCancelled
@@ -181,6 +181,8 @@ class HostDevice:
         """Stop all work. Idempotent."""
         error = self._error or ScanCancelled("The scan was closed.")
         self.pool.close()
+        if self.pool.refused:
+            self.statistics.note(FEWER_THREADS)
         self.memory.close()
         self._fail_all(error)
 

@@ -9,7 +9,9 @@ import time
 from collections import deque
 from collections.abc import Callable
 
-__all__ = ["InlinePool", "WorkPool"]
+__all__ = ["FEWER_THREADS", "InlinePool", "WorkPool"]
+
+FEWER_THREADS = "the system started fewer threads than were wanted: it may have run out of them"
 
 
 class WorkPool:
@@ -23,6 +25,7 @@ class WorkPool:
 
     def __init__(self, workers: int) -> None:
         self.workers = workers
+        self.refused = False  # whether the system would not start as many
         self._tasks: list[tuple[int, int, Callable[[], None]]] = []
         self._order = itertools.count()
         self._changed = threading.Condition()
@@ -44,7 +47,7 @@ class WorkPool:
                     if not self._threads:
                         self._tasks.clear()
                         raise
-                    self.workers = len(self._threads)
+                    self.workers, self.refused = len(self._threads), True
                 else:
                     self._threads.append(thread)
                     return
@@ -85,6 +88,8 @@ class WorkPool:
 
 class InlinePool:
     """The same, without threads: tasks run in the thread that submits the first of them, one after the other."""
+
+    refused = False
 
     def __init__(self) -> None:
         self._tasks: deque[Callable[[], None]] = deque()

@@ -21,7 +21,8 @@ import polars as pl
 
 from gpuzarr.device.columns import CellBuffer, axis_map, expand, series_of, take, without_columns
 from gpuzarr.device.loading import TASK_BYTES, ChunkedColumn, Scratch, Task, chunk_tasks
-from gpuzarr.errors import GpuzarrError, ResourceError
+from gpuzarr.device.pool import FEWER_THREADS
+from gpuzarr.device.scan_errors import scan_errors
 from gpuzarr.options import ScanOptions
 from gpuzarr.plan.axis import AxisPart, Picks, parts
 from gpuzarr.plan.chunks import ChunkPart
@@ -171,18 +172,10 @@ class SmallScan:
         frame = self.frame
         if frame is None:
             return
-        try:
+        with scan_errors(self.plan.table.store, "a frame was read"):
             self._statistics.add(tiles=len({piece.tile for piece in frame.pieces}))
             read = self._read(frame)
             columns = [self._series(column, read.get(column.name)) for column in self._columns]
-        except MemoryError as error:
-            if isinstance(error, GpuzarrError):
-                raise
-            raise ResourceError(f"Memory ran out while a frame was read; select less. {error}") from error
-        except GpuzarrError as error:
-            if error.store is not None:
-                raise
-            raise error.located(store=self.plan.table.store) from error
         self._statistics.add(rows=frame.rows)
         yield pl.DataFrame(columns) if columns else without_columns(frame.rows)
 
@@ -208,7 +201,8 @@ class SmallScan:
         targets = {name: _Target(wanted, frame, scratch) for name, wanted in self.wanted.items()}
         for target in targets.values():
             tasks += target.tasks()
-        _run(tasks, self.threads, self.spare)
+        if not _run(tasks, self.threads, self.spare):
+            self._statistics.note(FEWER_THREADS)
         return {name: target.cells() for name, target in targets.items()}
 
 
@@ -298,11 +292,15 @@ class _Target:
         return self._out
 
 
-def _run(tasks: list[Task], threads: int, spare: int = 0) -> None:
-    """Run tasks in several threads, and in ``spare`` more once they turn out to be slow; the first error ends it."""
+def _run(tasks: list[Task], threads: int, spare: int = 0) -> bool:
+    """Run tasks in several threads, and in ``spare`` more once they turn out to be slow; the first error ends it.
+
+    Returns whether all threads that were wanted could be started.
+    """
     waiting = deque(tasks)
     errors: list[BaseException] = []
     helpers: list[threading.Thread] = []
+    refused = False
 
     def work(after: Callable[[], None] | None = None) -> None:
         while not errors:
@@ -318,11 +316,13 @@ def _run(tasks: list[Task], threads: int, spare: int = 0) -> None:
                 errors.append(error)
 
     def help_out(number: int) -> None:
+        nonlocal refused
         for _ in range(min(number, len(waiting) - 1)):
             helper = threading.Thread(target=work, name=f"gpuzarr-worker-{len(helpers)}", daemon=True)
             try:
                 helper.start()
             except RuntimeError:  # no more threads may be started: those that run do the work
+                refused = True
                 return
             helpers.append(helper)
 
@@ -345,6 +345,7 @@ def _run(tasks: list[Task], threads: int, spare: int = 0) -> None:
         waiting.clear()  # nobody waits any more
     if errors:
         raise errors[0]
+    return not refused
 
 
 def _joined(pieces: Sequence[Piece]) -> list[Piece]:

@@ -16,10 +16,10 @@ from gpuzarr.source.sorted_flags import order_of_leading
 from gpuzarr.source.tracing import Trace, current_token, resolve
 from gpuzarr.statistics import ScanStatistics
 
+__all__ = ["TELLS_ORDER", "ZarrSource", "lazy_frame", "refuse_fork"]
+
 TELLS_ORDER = int(pl.__version__.partition(".")[0]) >= 2
 """Polars 1.35 loses columns where a plan says that one is sorted; the GPU engine, which needs 1.x, does not know such plans."""
-
-__all__ = ["ZarrSource", "lazy_frame", "refuse_fork"]
 
 
 class ZarrSource:
@@ -67,7 +67,8 @@ class ZarrSource:
         """
         if self.order is None:
             return
-        dataset.guard.check([dataset.table.by_name[self.order[0]]])
+        column = dataset.table.by_name[self.order[0]]
+        dataset.guard.check([column])
         if order_of_leading(dataset.table, dataset.coordinates, (self.order[0],)) == self.order:
             return
         raise StoreError(
@@ -75,7 +76,7 @@ class ZarrSource:
             "Open it again with scan_zarr.",
             kind=Kind.STORE_CHANGED,
             store=dataset.table.store,
-            array=dataset.table.by_name[self.order[0]].name,
+            array=None if column.array is None else column.array.path,
         )
 
     def __reduce__(self) -> tuple[Any, ...]:
