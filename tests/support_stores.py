@@ -1,7 +1,8 @@
-"""Stores for tests that depend on no other room: a dict, a folder."""
+"""Stores for tests that depend on no other room: a dict, a folder, a zip archive."""
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -76,3 +77,10 @@ class FolderStore(MemoryStore):
         folder = self.root / prefix
         entries = sorted(folder.iterdir()) if folder.is_dir() else []
         return tuple(e.name for e in entries if e.is_file()), tuple(e.name for e in entries if e.is_dir())
+
+
+def make_zip(path: Path, compression: int = zipfile.ZIP_STORED) -> Path:
+    with zipfile.ZipFile(path, "w", compression) as file:
+        file.writestr("a/zarr.json", b"{}" * 50)
+        file.writestr("a/c/0", bytes(1000))
+    return path

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import itertools
-import os
 import threading
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,16 +13,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support_codecs import DictStore, Written, write
 from support_counting import CountingStore
+from support_reading import check_boxes, noise, random_boxes
 
 from gpuzarr.codecs.blosc import HEADER_NBYTES, block_spans, parse_header, parse_offsets
 from gpuzarr.codecs.bytes_blosc import touched_blocks
 from gpuzarr.codecs.layout import StoredLayout
 from gpuzarr.errors import ChunkError, Kind
-from gpuzarr.reader import ChunkReader
 from gpuzarr.reader.policy import costs_of
 from gpuzarr.statistics import ScanStatistics
-from gpuzarr.store.base import ByteStore, ReadsInto
-from gpuzarr.store.local import LocalByteStore
 from gpuzarr.store.options import StoreOptions
 from gpuzarr.store.ranges import coalesce
 
@@ -32,11 +28,6 @@ from gpuzarr.store.ranges import coalesce
 def smooth(shape: tuple[int, ...], dtype: str = "<f4") -> np.ndarray:
     rng = np.random.default_rng(1)
     return np.cumsum(rng.integers(-3, 4, shape), axis=0).astype(dtype)
-
-
-def noise(shape: tuple[int, ...]) -> np.ndarray:
-    """Compresses to about half."""
-    return np.random.default_rng(2).integers(0, 1 << 16, shape).astype("<u4").view("<f4")
 
 
 def counting(written: Written) -> CountingStore:
@@ -57,39 +48,6 @@ def spans_requested(store: CountingStore, key: str) -> list[tuple[int, int]]:
         else:
             spans.append((request.start, request.start + (request.length or 0)))
     return sorted(spans)
-
-
-def random_boxes(rng: np.random.Generator, shape: tuple[int, ...], count: int) -> np.ndarray:
-    """Points, rows and boxes in chunks."""
-    boxes = np.empty((count, len(shape), 2), np.int64)
-    for i, (axis, n) in itertools.product(range(count), enumerate(shape)):
-        low = int(rng.integers(0, n))
-        high = {0: low + 1, 1: n, 2: int(rng.integers(low + 1, n + 1))}[int(rng.integers(0, 3))]
-        boxes[i, axis] = (0 if high == n and rng.random() < 0.5 else low, high)
-    return boxes
-
-
-def check_boxes(
-    written: Written, data: np.ndarray, reader: ChunkReader, indices: np.ndarray, boxes: np.ndarray
-) -> None:
-    """Read chunks in part and compare what was asked for."""
-    shape = np.array(written.chain.chunk_shape)
-    seen: list[int] = []
-
-    def place(position: int, chunk: np.ndarray | None) -> None:
-        seen.append(position)
-        low = indices[position] * shape
-        inside = tuple(
-            slice(int(a), max(int(a), min(int(b), n - int(o))))
-            for (a, b), n, o in zip(boxes[position], data.shape, low, strict=True)
-        )
-        expected = data[tuple(slice(int(o) + s.start, int(o) + s.stop) for s, o in zip(inside, low, strict=True))]
-        got = np.zeros_like(expected) if chunk is None else chunk[inside]
-        assert got.tobytes() == expected.tobytes()
-
-    for group in reader.groups(indices):
-        reader.read(group, indices, place, boxes=boxes)
-    assert sorted(seen) == list(range(len(indices)))
 
 
 LAYOUTS: list[dict[str, Any]] = [
@@ -514,97 +472,3 @@ def test_threads_share_one_index_read():
     assert not errors
     assert sum(r.length == written.chain.shards[0].index_nbytes for r in store.requests) == 1
     assert group.positions.tolist() == list(range(256))
-
-
-PLAIN: list[dict[str, Any]] = [
-    {},
-    {"serializer": zc.BytesCodec(endian="big")},
-    {"filters": [zc.TransposeCodec(order=(2, 0, 1))]},
-    {"shards": (64, 192, 96)},
-]
-
-
-def on_disk(written: Written, root: Path) -> LocalByteStore:
-    for key, data in written.store.objects.items():
-        (root / key).parent.mkdir(parents=True, exist_ok=True)
-        (root / key).write_bytes(data)
-    return LocalByteStore(root)
-
-
-def outcome(
-    written: Written, store: ByteStore, boxes: np.ndarray | None, *, offer: bool
-) -> tuple[list[Any], tuple[int, ...]]:
-    """Needed cells or the error of every chunk, and what was counted."""
-    statistics = ScanStatistics()
-    reader = written.reader(statistics, store)
-    indices = written.indices()
-    found: list[Any] = [None] * len(indices)
-    offered: dict[int, np.ndarray] = {}
-
-    def out_for(position: int) -> np.ndarray:
-        return offered.setdefault(position, np.empty(written.chain.chunk_shape, written.array.dtype.numpy))
-
-    def place(position: int, chunk: np.ndarray | None) -> None:
-        if chunk is not None:
-            assert (chunk.shape, chunk.dtype) == (written.chain.chunk_shape, written.array.dtype.numpy)
-            cells = chunk if boxes is None else chunk[tuple(slice(int(a), int(b)) for a, b in boxes[position])]
-            found[position] = cells.tobytes()
-
-    for group in reader.groups(indices):
-        try:
-            reader.read(group, indices, place, out_for=out_for if offer else None, boxes=boxes)
-        except ChunkError as error:
-            for position in group.positions.tolist():
-                found[position] = (error.kind, error.key, error.byte_range, str(error.array))
-    s = statistics
-    return found, (s.requests, s.bytes_read, s.chunks_read, s.chunks_partial, s.chunks_missing, s.bytes_decoded)
-
-
-@pytest.mark.parametrize("options", PLAIN, ids=str)
-@pytest.mark.parametrize("damage", ["nothing", "missing", "short", "long", "empty"])
-@pytest.mark.parametrize("preadv", [True, False])
-def test_reading_into_memory_equals_reading_bytes(options, damage, preadv, tmp_path, monkeypatch):
-    """Files read straight to where they are wanted: cells, errors and counts are those of a store that hands out bytes."""
-    monkeypatch.setattr("gpuzarr.store.local._PREADV", preadv and hasattr(os, "preadv"))
-    data = noise((60, 180, 90))
-    written = write(data, chunks=(32, 96, 48), compressors=[], fill_value=7, **options)
-    for key in [k for k in written.store.objects if not k.endswith("zarr.json")][1:3]:
-        stored = written.store.objects[key]
-        written.store.objects[key] = {
-            "nothing": stored, "missing": stored, "short": stored[: len(stored) // 2], "long": stored + b"1", "empty": b"",
-        }[damage]  # fmt: skip
-        if damage == "missing":
-            del written.store.objects[key]
-    local = on_disk(written, tmp_path)
-    assert isinstance(local, ReadsInto)
-    assert not isinstance(CountingStore(local), ReadsInto)
-    rng = np.random.default_rng(1)
-    for number in range(8):
-        boxes = None if number == 0 else random_boxes(rng, written.chain.chunk_shape, len(written.indices()))
-        for offer in (False, True):
-            found, counted = outcome(written, local, boxes, offer=offer)
-            expected, want = outcome(written, CountingStore(local), boxes, offer=offer)
-            assert found == expected
-            assert counted == want
-            if damage == "nothing" and number:
-                assert counted[3] > 0
-
-
-def test_remote_stores_are_asked_for_no_more_than_they_would_send():
-    """What lies between near rows travels anyway; never more than a saving that is not worth it."""
-    data = np.ones((64, 300, 70), "f4")
-    written = write(data, chunks=data.shape, compressors=[], fill_value=None, is_local=False)
-    indices, layout = written.indices(), written.chain.layout
-    costs = written.reader()._requests.costs
-    assert layout is not None
-    rng = np.random.default_rng(4)
-    whole = 0
-    for _ in range(100):
-        boxes = random_boxes(rng, data.shape, 1)
-        rows = layout.runs(tuple(map(tuple, boxes[0])))
-        sent = sum(s.length for s in coalesce([(a, b - a) for a, b in rows.tolist()], costs.gap, costs.cap))
-        statistics = ScanStatistics()
-        check_boxes(written, data, written.reader(statistics), indices, boxes)
-        assert sent <= statistics.bytes_read <= sent + costs.least_saved
-        whole += statistics.bytes_read == data.nbytes
-    assert 5 < whole < 95

@@ -1,18 +1,15 @@
-"""Opening stores, files and zip archives, secrets, processes, threads."""
+"""Opening stores, files, secrets, processes, threads."""
 
 from __future__ import annotations
 
 import asyncio
-import gc
 import itertools
 import multiprocessing
 import os
 import pickle
-import struct
 import subprocess
 import sys
 import threading
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +20,8 @@ from fault_server import FaultServer
 from hypothesis import given
 from hypothesis import strategies as st
 from support_counting import CountingStore, FaultyStore, LatencyStore
-from zarr.storage import FsspecStore, LocalStore, LoggingStore, MemoryStore, StorePath, ZipStore
+from support_stores import make_zip
+from zarr.storage import FsspecStore, LocalStore, LoggingStore, MemoryStore, StorePath
 
 from gpuzarr.errors import EnvironmentLacksError, Kind, NotFoundError, RequestError, StoreError
 from gpuzarr.store import ByteStore, OpenedStore, StoreOptions, for_scan, local, open_store
@@ -33,7 +31,6 @@ from gpuzarr.store.local import LocalByteStore
 from gpuzarr.store.ranges import coalesce, cut, span_count
 from gpuzarr.store.secrets import public_options, public_url
 from gpuzarr.store.urls import obstore_options
-from gpuzarr.store.zip_store import ZipByteStore
 
 SECRET = "hUnter2"
 
@@ -287,64 +284,6 @@ def test_descriptors_do_not_leak(tmp_path: Path) -> None:
         with pytest.raises(StoreError):
             store.get("../x")
     assert len(os.listdir("/proc/self/fd")) == before
-
-
-# --- zip files --------------------------------------------------------------------------------------------------------------
-
-
-def make_zip(path: Path, compression: int = zipfile.ZIP_STORED) -> Path:
-    with zipfile.ZipFile(path, "w", compression) as file:
-        file.writestr("a/zarr.json", b"{}" * 50)
-        file.writestr("a/c/0", bytes(1000))
-    return path
-
-
-def test_zip_damage_is_an_error(tmp_path: Path) -> None:
-    path = make_zip(tmp_path / "x.zip")
-    data = path.read_bytes()
-    cases = {
-        "checksum": data.replace(b"{}{}", b"{}[}", 1),
-        "local header": data.replace(b"PK\x03\x04", b"PK\x03\x05", 1),
-        "cannot be opened": data[:-30],
-    }
-    for words, damaged in cases.items():
-        path.write_bytes(damaged)
-        with pytest.raises((StoreError, NotFoundError), match=f"{words}|neither"):
-            open_store(path).store.get("a/zarr.json")
-    deflated = make_zip(path, zipfile.ZIP_DEFLATED).read_bytes()
-    sizes = struct.pack("<2L", len(zipfile.ZipFile(path).read("a/c/0")), 0)[:4]
-    bomb = deflated.replace(sizes, struct.pack("<L", 0x7FFF_FFFF))
-    assert bomb != deflated
-    path.write_bytes(bomb)
-    with pytest.raises(StoreError, match="claims to expand"):
-        open_store(path).store.get("a/c/0")
-    make_zip(path, zipfile.ZIP_BZIP2)
-    with pytest.raises(StoreError, match="only stored and deflated"):
-        open_store(path).store.get("a/c/0")
-
-
-def test_zip_that_changes_or_is_closed(tmp_path: Path) -> None:
-    path = make_zip(tmp_path / "x.zip")
-    opened = open_store(path)
-    assert isinstance(opened.store, ZipByteStore)
-    assert opened.store.size("a/c/0") == 1000
-    with path.open("ab") as file:
-        file.write(b"more")
-    with pytest.raises(StoreError) as caught:
-        opened.store.get("a/c/0")
-    assert caught.value.kind is Kind.STORE_CHANGED
-    opened.close()
-    opened.close()
-    with pytest.raises(StoreError, match="closed"):
-        opened.store.get("a/c/0")
-
-
-def test_zip_written_by_zarr(tmp_path: Path) -> None:
-    with ZipStore(tmp_path / "z.zip", mode="w") as writer:
-        zarr.create_array(writer, shape=(4,), chunks=(2,), dtype="u1", compressors=None)[:] = [1, 2, 3, 4]
-    with open_store(tmp_path / "z.zip") as opened:
-        assert opened.store.get("c/1") == b"\x03\x04"
-        assert opened.store.list_dir("") == (("zarr.json",), ("c",))
 
 
 # --- ranges and keys ----------------------------------------------------------------------------------------------------------
@@ -610,15 +549,3 @@ def test_wrappers_pass_everything_on() -> None:
     assert faulty.size("k") == 10
     with pytest.raises(StoreError):
         faulty.get("k")
-
-
-def test_a_zip_file_in_a_reference_cycle_is_closed(tmp_path, monkeypatch):
-    monkeypatch.setattr(zipfile.ZipFile, "__del__", lambda _: None)  # as where the collector meets the file first
-    path = tmp_path / "s.zip"
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("zarr.json", "{}")
-    for _ in range(20):
-        ring: list[Any] = [ZipByteStore(path)]
-        ring.append(ring)
-        del ring
-    gc.collect()  # an unclosed file would be a warning, which is an error here
