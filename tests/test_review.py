@@ -232,6 +232,7 @@ def test_a_pool_works_with_the_threads_that_the_system_has(monkeypatch):
 
     monkeypatch.setattr(threading.Thread, "start", refused)
     pool, done, release = WorkPool(6), threading.Semaphore(0), threading.Event()
+    assert not pool.refused
     for _ in range(8):
         pool.submit(0, lambda: (release.wait(10), done.release()))
     release.set()
@@ -242,3 +243,5 @@ def test_a_pool_works_with_the_threads_that_the_system_has(monkeypatch):
     with pytest.raises(RuntimeError):
         none.submit(0, lambda: None)
     none.close()
+    assert (pool.workers, pool.refused) == (2, True)
+    assert not none.refused  # nothing runs at all: an error, not a note

@@ -15,6 +15,7 @@ import numpy as np
 import polars as pl
 import pytest
 import support_backends as small_store
+import zarr
 from hypothesis import given
 from hypothesis import strategies as st
 from scan_queries import SHAPES, small_frames
@@ -25,6 +26,7 @@ import gpuzarr
 from gpuzarr.api import open_dataset
 from gpuzarr.backends import cached_dataset
 from gpuzarr.device import small
+from gpuzarr.device.pool import FEWER_THREADS
 from gpuzarr.device.small import SmallScan
 from gpuzarr.errors import GpuzarrError
 from gpuzarr.options import ScanOptions
@@ -34,6 +36,7 @@ from gpuzarr.plan.model import Filter, Piece, ScanPlan
 from gpuzarr.source import dataset as source_dataset
 from gpuzarr.source.dataset import Dataset
 from gpuzarr.statistics import ScanStatistics
+from gpuzarr.store.base import Buffer
 from gpuzarr.table import TableOptions
 from gpuzarr.table.model import Dimension, Table
 
@@ -170,14 +173,17 @@ def test_threads_help_where_chunks_take_long(slow: bool) -> None:
         ran.append(threading.current_thread().name)
 
     with mock.patch.object(small, "SLOW_SECONDS", 0.01 if slow else 1e9):
-        small._run([task] * 12, 1, 3)
+        assert small._run([task] * 12, 1, 3) is True
     assert len(ran) == 12
     assert len(set(ran)) == (4 if slow else 1)
 
     ran.clear()
     with mock.patch.object(threading.Thread, "start", side_effect=RuntimeError("can't start new thread")):
-        small._run([task] * 5, 3, 0)  # a process may have as many as it is allowed
-    assert len(ran) == 5
+        assert small._run([task] * 5, 3, 0) is False  # a process may have as many as it is allowed
+        assert small._run([task], 3, 3) is True  # nothing to share
+        with mock.patch.object(small, "SLOW_SECONDS", 0):
+            assert small._run([task] * 5, 1, 3) is False  # those that were to help later
+    assert len(ran) == 11
 
     def fail() -> None:
         time.sleep(0.02)
@@ -185,6 +191,53 @@ def test_threads_help_where_chunks_take_long(slow: bool) -> None:
 
     with mock.patch.object(small, "SLOW_SECONDS", 0.01), pytest.raises(ValueError, match=r"gpuzarr-worker|Main"):
         small._run([task, fail, fail, task], 1, 3)
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+def test_scans_note_that_there_were_fewer_threads(at_once: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    group = zarr.create_group(inner := zarr.storage.MemoryStore())
+    cells = np.arange(6000.0).reshape(60, 100)
+    for name in "abcd":  # small chunks of a variable are one task
+        group.create_array(name, data=cells, chunks=(10, 50), dimension_names=("y", "x"))
+    start, started, refused = threading.Thread.start, [], threading.Event()
+
+    def start_one(thread: threading.Thread) -> None:
+        if started:
+            refused.set()
+            raise RuntimeError("can't start new thread")
+        started.append(thread)
+        start(thread)
+
+    class Waiting(MemoryStore):
+        """Hands out chunks once a thread was refused: until then the first one is busy."""
+
+        def get(self, key: str) -> Buffer | None:
+            if wait and "/c/" in key:
+                assert refused.wait(10)
+            return super().get(key)
+
+    wait = False
+    store = Waiting({key: bytes(data.to_bytes()) for key, data in inner._store_dict.items()}, is_local=True)
+    lf = gpuzarr.scan_zarr(store)
+    monkeypatch.setattr(Dataset, "workers", 3)
+    for name in ("INLINE_BYTES", "CALL_COST", "INLINE_ROWS"):
+        monkeypatch.setattr(source_dataset, name, 0)
+    if not at_once:
+        monkeypatch.setattr(source_dataset, "SMALL_CHUNKS", 0)
+    scans = mock.Mock(wraps=SmallScan.frames)
+    monkeypatch.setattr(SmallScan, "frames", lambda self: scans(self))
+    (enough,) = gpuzarr.profile(lf).scans
+    assert enough.notes == ()
+    wait = not at_once
+    with mock.patch.object(threading.Thread, "start", start_one):
+        profile = gpuzarr.profile(lf)
+    (scan,) = profile.scans
+    assert scans.call_count == 2 * at_once
+    assert refused.is_set()
+    assert len(started) == 1
+    assert scan.notes == (FEWER_THREADS,)
+    assert FEWER_THREADS in str(profile)
+    assert profile.frame.select(*"abcd").sum().row(0) == (cells.sum(),) * 4
 
 
 @pytest.mark.parametrize("sharded", [False, True])
