@@ -26,7 +26,7 @@ class ZstdHeader(NamedTuple):
     window_nbytes
         Bytes that a block may refer back to and be long; None where it is the content (a single segment).
     has_checksum, has_dictionary
-        Whether four bytes of checksum follow the last block; whether a dictionary is named.
+        Whether four bytes of checksum follow the last block; whether there is a field for the number of a dictionary.
     blocks_at
         First byte of the first block's header.
     """
