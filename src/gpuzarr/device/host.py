@@ -32,9 +32,10 @@ from gpuzarr.device.loading import (
     begin_rows,
 )
 from gpuzarr.device.pool import FEWER_THREADS, InlinePool, WorkPool
+from gpuzarr.device.scan_errors import scan_errors
 from gpuzarr.device.shared_chunks import SharedChunks
 from gpuzarr.device.tabulated import TabulatedFilter, decoded, tabulated
-from gpuzarr.errors import GpuzarrError, ResourceError, ScanCancelled
+from gpuzarr.errors import ScanCancelled
 from gpuzarr.options import ScanOptions
 from gpuzarr.plan.model import Frame, ScanPlan, under
 from gpuzarr.reader import ChunkReader
@@ -190,18 +191,14 @@ class HostDevice:
 
     def guard(self, step: Task) -> Task:
         """The step as a task that never raises: an error ends the scan."""
+        store = self.plan.table.store
 
         def run() -> None:
             if self.pool.closed:
                 return
             try:
-                step()
-            except MemoryError as error:
-                if isinstance(error, GpuzarrError):
-                    self.fail(error)
-                else:
-                    message = f"Memory ran out while a frame was read; set memory_budget or select less. {error}"
-                    self.fail(ResourceError(message))
+                with scan_errors(store, "a frame was read", remedy="set memory_budget or select less"):
+                    step()
             except BaseException as error:
                 self.fail(error)
 

@@ -11,13 +11,15 @@ __all__ = ["scan_errors"]
 
 
 @contextlib.contextmanager
-def scan_errors(store: str, what: str) -> Iterator[None]:
+def scan_errors(store: str, what: str, *, remedy: str = "select less") -> Iterator[None]:
     """Errors inside name the store; memory that ran out is a `ResourceError`.
 
     Parameters
     ----------
     what
         During which memory ran out: ``"a frame was read"``.
+    remedy
+        What helps then.
     """
     try:
         yield
@@ -26,4 +28,4 @@ def scan_errors(store: str, what: str) -> Iterator[None]:
             raise
         raise error.located(store=store) from error
     except MemoryError as error:
-        raise ResourceError(f"Memory ran out while {what}; select less. {error}", store=store) from error
+        raise ResourceError(f"Memory ran out while {what}; {remedy}. {error}", store=store) from error
