@@ -51,10 +51,11 @@ def small_frames(rng: np.random.Generator) -> Iterator[int]:
     frame_rows = int(rng.choice([1, 5, 20, 100, 2**18]))
     patches: list[Any] = [
         mock.patch.object(gpuzarr.plan.model, "FRAME_ROWS", frame_rows),
+        mock.patch.object(gpuzarr.device.host, "FRAME_ROWS", frame_rows),
         mock.patch.object(gpuzarr.plan.model, "MAX_FRAME_ROWS", frame_rows * int(rng.choice([1, 2, 4]))),
         mock.patch.object(gpuzarr.device.host, "GATHER_BELOW", float(rng.choice([0.0, 0.3, 2.0]))),
         mock.patch.object(gpuzarr.device.host, "EAGER_AFTER", int(rng.choice([1, 8]))),
-        mock.patch.object(gpuzarr.device.host, "MIN_CONSTANT_ROWS", int(rng.choice([1, 4, 2**16]))),
+        mock.patch.object(gpuzarr.plan.model, "FILTERED_FRAMES", int(rng.choice([1, 4, 16]))),
         mock.patch.object(gpuzarr.device.tabulated, "ROWS_PER_VALUE", int(rng.choice([0, 4]))),
         mock.patch.object(gpuzarr.source.dataset, "INLINE_CHUNKS", int(rng.choice([0, 4, 1000]))),
         mock.patch.object(gpuzarr.device.loading, "TASK_BYTES", int(rng.choice([1, 100, 2**20]))),

@@ -282,6 +282,7 @@ def test_runs_cover_a_box_exactly(data):
     gap = data.draw(st.integers(0, 4 * cells.size))
     joined = coalesce([(start, stop - start) for start, stop in runs.tolist()], gap, 1 << 40)
     assert layout.runs(box, gap).tolist() == [[span.start, span.start + span.length] for span in joined]
+    assert layout.end(box) == (runs[-1, 1] if len(runs) else 0)
 
 
 class OptionsStore(DictStore):

@@ -324,12 +324,11 @@ class CodecChain:
         self, data: Bytes, out: np.ndarray | None, box: Box, layout: StoredLayout
     ) -> tuple[np.ndarray, int] | None:
         """Only the cells of a box, where that saves work; None where it does not."""
+        needed = 0 if self.zstd_codec is None else layout.end(box)
+        if 4 * needed > 3 * layout.nbytes:
+            return None
         cells = tuple(slice(start, stop) for start, stop in box)
         if self.zstd_codec is not None:
-            hull = layout.runs(box, layout.nbytes)
-            needed = int(hull[-1, 1]) if len(hull) else 0
-            if 4 * needed > 3 * layout.nbytes:
-                return None
             canvas = Canvas(layout, out)
             nbytes = self.zstd_codec.decode_start(self._undo_bytes(data, None, until=1), needed, canvas.data)
             return (self._into(out, canvas.finish([(0, nbytes)]), cells), nbytes) if nbytes else None

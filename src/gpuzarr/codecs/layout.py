@@ -58,6 +58,17 @@ class StoredLayout:
             inverse[axis] = stored
         return flat.reshape(self.shape).transpose(inverse)
 
+    def end(self, box: Box) -> int:
+        """The byte after the last one that a box needs: what lies behind it does not matter. 0 for an empty box."""
+        stride, end = self.dtype.itemsize, self.dtype.itemsize
+        for axis, n in zip(reversed(self.axes), reversed(self.shape), strict=True):
+            start, stop = max(0, box[axis][0]), min(n, box[axis][1])
+            if stop <= start:
+                return 0
+            end += (stop - 1) * stride
+            stride *= n
+        return end
+
     def runs(self, box: Box, gap: int = 0) -> npt.NDArray[np.int64]:
         """Bytes that hold a box: int64 ``(n, 2)`` of (start, stop) at elements, ascending, more than ``gap`` bytes apart.
 

@@ -6,17 +6,15 @@ next one is written over it; neighbouring tiles of one shape share the columns t
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator
-from dataclasses import replace
 
 import polars as pl
 
 from gpuzarr.device.coordinate_columns import CoordinateColumns
 from gpuzarr.device.frame_memory import FrameMemory
-from gpuzarr.device.host import data_frame, leading_constants
+from gpuzarr.device.host import data_frame
 from gpuzarr.device.scan_errors import scan_errors
-from gpuzarr.plan.model import Frame, ScanPlan, under
+from gpuzarr.plan.model import Frame, ScanPlan
 from gpuzarr.statistics import ScanStatistics
 from gpuzarr.table.coordinates import Coordinates
 
@@ -65,18 +63,9 @@ class CoordinateScan:
             with scan_errors(self.plan.table.store, "coordinates were repeated"):
                 for frame in self.plan.frames(rows_wanted=ROWS):
                     self._statistics.add(tiles=len({p.tile for p in frame.pieces if p.tile <= frame.done}))
-                    yield from self._of(frame)
+                    yield self._data_frame(frame)
         finally:
             self._memory.close()
-
-    def _of(self, frame: Frame) -> Iterator[pl.DataFrame]:
-        lead = leading_constants(frame)
-        if lead == 0:
-            yield self._data_frame(frame)
-            return
-        for prefix in itertools.product(*map(range, frame.pieces[0].shape[:lead])):
-            piece = under(frame.pieces[0], prefix)
-            yield self._data_frame(replace(frame, pieces=(piece,), rows=piece.rows))
 
     def _data_frame(self, frame: Frame) -> pl.DataFrame:
         columns: list[pl.Series] = []

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, wait
-from dataclasses import replace
 from functools import lru_cache, partial
 from queue import Empty, SimpleQueue
 from typing import Any
@@ -37,24 +35,21 @@ from gpuzarr.device.shared_chunks import SharedChunks
 from gpuzarr.device.tabulated import TabulatedFilter, decoded, tabulated
 from gpuzarr.errors import ScanCancelled
 from gpuzarr.options import ScanOptions
-from gpuzarr.plan.model import Frame, ScanPlan, under
+from gpuzarr.plan.model import FRAME_ROWS, Frame, ScanPlan
 from gpuzarr.reader import ChunkReader
 from gpuzarr.statistics import ScanStatistics
 from gpuzarr.table.coordinates import Coordinates
 from gpuzarr.table.model import Column
 
-__all__ = ["FrameJob", "HostDevice", "chunked_leaves", "data_frame", "leading_constants", "limit_mask"]
+__all__ = ["FrameJob", "HostDevice", "chunked_leaves", "data_frame", "limit_mask"]
 
 GATHER_BELOW = 0.3
 """Share of surviving rows below which cells are gathered one by one; above, whole frames are assembled and filtered."""
 
-EAGER_AFTER = 8
+EAGER_AFTER = 4
 """Filtered frames after which a scan whose survivors touch nearly all chunks stops reading in two phases."""
 
 EAGER_SHARE = 0.8
-
-MIN_CONSTANT_ROWS = 2**15
-"""Rows of a data frame from which it pays to keep the leading dimensions constant in it."""
 
 
 def chunked_leaves(column: Column) -> tuple[Column, ...]:
@@ -448,51 +443,29 @@ class FrameJob:
 
     def _hand_out(self, mask: pl.Series | None, rows: np.ndarray | None, dense: bool) -> None:
         """Make the data frames of the projection."""
-        if mask is None and (lead := leading_constants(self.frame)) > 0:
-            shape = self.frame.pieces[0].shape
-            self._finish([self._under(prefix) for prefix in itertools.product(*map(range, shape[:lead]))])
-            return
         plan = self.device.plan
         columns: list[pl.Series] = []
         constants: list[pl.Expr] = []
         for name in plan.projection:
             column = plan.table.by_name[name]
             load = self.loads.get(column.array.path) if column.array is not None else None
-            scalar = self.device.coordinates.scalar(column, load if isinstance(load, FullLoad) else None, self.frame)
-            if scalar is not None:
-                constants.append(scalar)
-            elif mask is None:
-                columns.append(self._whole(column))
+            if mask is None:
+                scalar = self.device.coordinates.scalar(
+                    column, load if isinstance(load, FullLoad) else None, self.frame
+                )
+                if scalar is None:
+                    columns.append(self._whole(column))
+                else:
+                    constants.append(scalar)
             elif dense and not isinstance(load, RowLoad) and column.role != "struct":
                 columns.append(self._whole(column).filter(mask))
             else:
                 assert rows is not None
                 columns.append(self._rows(column, mask, rows))
         height = self.frame.rows if mask is None else (len(rows) if rows is not None else int(mask.sum()))
-        self._finish([data_frame(columns, constants, plan.projection, height)])
-
-    def _under(self, prefix: tuple[int, ...]) -> pl.DataFrame:
-        """Data frame of the rows under fixed positions in the leading dimensions."""
-        piece = under(self.frame.pieces[0], prefix)
-        frame = replace(self.frame, pieces=(piece,), rows=piece.rows)
-        first = int(np.ravel_multi_index(prefix, self.frame.pieces[0].shape[: len(prefix)])) * piece.rows
-        columns: list[pl.Series] = []
-        constants: list[pl.Expr] = []
-        for name in self.device.plan.projection:
-            column = self.device.plan.table.by_name[name]
-            load = self.loads.get(column.array.path) if column.array is not None else None
-            if column.role == "struct" or (isinstance(load, FullLoad) and load.flat is not None):
-                columns.append(self._whole(column).slice(first, piece.rows))
-                continue
-            part = load.under(prefix) if isinstance(load, FullLoad) else None
-            scalar = self.device.coordinates.scalar(column, part, frame)
-            if scalar is not None:
-                constants.append(scalar)
-            elif part is not None:
-                columns.append(self.device.coordinates.whole_load(column, part, frame))
-            else:
-                columns.append(self.device.coordinates.whole(column, frame))
-        return data_frame(columns, constants, self.device.plan.projection, piece.rows)
+        rows_out = data_frame(columns, constants, plan.projection, height)
+        # what groups or joins them is faster with less at a time
+        self._finish([rows_out] if height <= 2 * FRAME_ROWS else list(rows_out.iter_slices(FRAME_ROWS)))
 
     def _finish(self, frames: list[pl.DataFrame]) -> None:
         self.loads.clear()
@@ -517,21 +490,6 @@ def limit_mask(frame: Frame) -> np.ndarray | None:
         return None
     wanted = [np.ones(p.rows, np.bool_) if p.limit is None else p.limit.mask(p.picks).reshape(-1) for p in frame.pieces]
     return np.concatenate(wanted)
-
-
-def leading_constants(frame: Frame) -> int:
-    """Leading dimensions that are constant in every data frame, if a frame is handed out as several.
-
-    A constant column costs nothing, and Polars groups by it at no cost; the columns of the other dimensions are the
-    same in every data frame and are made once.
-    """
-    if len(frame.pieces) != 1:
-        return 0
-    shape, lead, inner = frame.pieces[0].shape, 0, frame.rows
-    while lead < len(shape) and inner // shape[lead] >= MIN_CONSTANT_ROWS:
-        inner //= shape[lead]
-        lead += 1
-    return lead if inner < frame.rows else 0
 
 
 def data_frame(columns: list[pl.Series], constants: list[pl.Expr], order: tuple[str, ...], height: int) -> pl.DataFrame:

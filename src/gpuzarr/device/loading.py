@@ -212,14 +212,6 @@ class FullLoad(Load):
         self.flat = CellBuffer(cells.reshape(-1), None)
         return True
 
-    def under(self, prefix: tuple[int, ...]) -> FullLoad:
-        """The part of a single-piece load under fixed positions in the leading dimensions; a view."""
-        at: Any = (*(prefix[d] for d in self.source.axes if d < len(prefix)), ...)
-        window = self.windows[0]
-        valid = None if window.valid is None else window.valid[at]
-        cells = CellBuffer(window.values[at], valid)
-        return FullLoad(self.source, windows=[cells])
-
 
 @dataclass
 class RowLoad(Load):
@@ -443,10 +435,16 @@ def shared_tasks(
         return []
     indices, boxes = claimed_boxes(source, claims)
 
+    memory, shape, stored = source.memory, source.chain.chunk_shape, source.array.dtype.numpy
+    offers = memory is not None and source.fixed and (boxes is not None or source.reader.decodes_into)
+
+    def offer(_: int) -> np.ndarray | None:  # frames may show these cells as they are
+        return None if memory is None else memory.array(math.prod(shape), stored).reshape(shape)
+
     def put(position: int, raw: np.ndarray | None) -> None:
         claims[position][1].set_result(raw)
 
-    return chunk_tasks(source, indices, boxes, put, None, together=together)
+    return chunk_tasks(source, indices, boxes, put, offer if offers else None, together=together)
 
 
 def begin_rows(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -16,13 +16,20 @@ from gpuzarr.plan.limit import RowLimit, prefix_picks, rows_before
 from gpuzarr.predicate import Node
 from gpuzarr.table.model import Table
 
-__all__ = ["FRAME_ROWS", "MAX_FRAME_ROWS", "Filter", "Frame", "Piece", "ScanPlan", "Tile"]
+__all__ = ["FILTERED_CELLS", "FILTERED_FRAMES", "FRAME_ROWS", "MAX_FRAME_ROWS", "Filter", "Frame", "Piece", "ScanPlan", "Tile"]
 
 FRAME_ROWS = 2**18
 """Tiles are put together until a frame holds about this many selected rows."""
 
 MAX_FRAME_ROWS = 2**20
 """A tile with more selected rows than this is handed out in several frames."""
+
+FILTERED_FRAMES = 16
+"""Frames of filtered scans are larger, as long as there are about as many of them: mostly only what the filter needs lies in
+their memory, and what each costs besides its rows is paid less often. Enough of them for all workers."""
+
+FILTERED_CELLS = 2**22
+"""Most cells of such a larger frame if all of its rows pass: several of them have to fit into a memory budget."""
 
 _MOST_PICKS = 2**16
 """Tiles of all dimensions together up to which a plan keeps what they select; a grid of more is looked up tile by tile."""
@@ -108,34 +115,29 @@ class Frame:
         return any(p.filtered or p.limit is not None for p in self.pieces)
 
 
-def under(piece: Piece, prefix: tuple[int, ...]) -> Piece:
-    """The part of a piece under fixed positions in its leading dimensions, as a piece of its own."""
-    picks = tuple(
-        (slice(p.start + i, p.start + i + 1) if isinstance(p, slice) else p[i : i + 1])
-        for p, i in zip(piece.picks, prefix, strict=False)
-    )
-    rest = len(prefix)
-    shape = (*(1 for _ in prefix), *piece.shape[rest:])
-    return replace(piece, picks=(*picks, *piece.picks[rest:]), shape=shape, first_row=0, whole=False)
+def split(tile: Tile, wanted: int, most: int) -> Iterator[tuple[Picks, ...]]:
+    """Runs of a large tile's cells, in C order: ``wanted`` rows at least, where that is not more than ``most``.
 
-
-def split(tile: Tile, most: int) -> Iterator[tuple[Picks, ...]]:
-    """Runs of a tile's cells of at most ``most`` rows where the innermost dimension allows, in C order."""
+    Each is a frame then, and its cells lie together in a chunk that is as large as the tile.
+    """
     shape = [count(p) for p in tile.picks]
     axis, inner = 0, math.prod(shape)
     for axis in range(len(shape)):
         inner = math.prod(shape[axis + 1 :])
-        if inner <= most:
+        if inner <= wanted:
             break
-    step = max(1, most // max(1, inner))
+    length, longest = shape[axis], max(1, most // max(1, inner))
+    runs = max(1, length // -(-wanted // max(1, inner)))
+    if -(-length // runs) > longest:
+        runs = -(-length // longest)
 
     def cut(pick: Picks, low: int, high: int) -> Picks:
         return slice(pick.start + low, pick.start + high) if isinstance(pick, slice) else pick[low:high]
 
     for lead in itertools.product(*(range(n) for n in shape[:axis])):
         head = tuple(cut(p, i, i + 1) for p, i in zip(tile.picks, lead, strict=False))
-        for low in range(0, shape[axis], step):
-            run = cut(tile.picks[axis], low, min(low + step, shape[axis]))
+        for number in range(runs):
+            run = cut(tile.picks[axis], length * number // runs, length * (number + 1) // runs)
             yield (*head, run, *tile.picks[axis + 1 :])
 
 
@@ -254,10 +256,11 @@ class ScanPlan:
     ) -> Iterator[Frame]:
         """Frames in row order: runs of pieces of about ``rows_wanted`` selected rows, ``rows_most`` at most.
 
-        Their numbers are `FRAME_ROWS` and `MAX_FRAME_ROWS` unless given. Only tiles at positions ``start`` to ``stop``.
+        Unless given, their numbers are `FRAME_ROWS` (more for filtered scans, see `FILTERED_FRAMES`) and `MAX_FRAME_ROWS`.
+        Only tiles at positions ``start`` to ``stop``.
         """
-        wanted = FRAME_ROWS if rows_wanted is None else rows_wanted
         most = MAX_FRAME_ROWS if rows_most is None else rows_most
+        wanted = self._usual_rows(most) if rows_wanted is None else rows_wanted
         pieces: list[Piece] = []
         number, rows, done = 0, 0, start - 1
 
@@ -278,7 +281,7 @@ class ScanPlan:
                 if rows >= wanted:
                     yield close()
                 continue
-            runs = split(tile, wanted)
+            runs = split(tile, wanted, most)
             pending: tuple[Picks, ...] | None = None
             for run in itertools.chain(runs, (None,)):  # one run behind, so that the last one is known
                 if pending is not None:
@@ -294,6 +297,13 @@ class ScanPlan:
                 pending = run
         if pieces:
             yield close()
+
+    def _usual_rows(self, most: int) -> int:
+        """Selected rows that a frame should hold."""
+        if self.filter is None:
+            return FRAME_ROWS
+        most = min(most, FILTERED_CELLS // max(1, len(self.projection)))
+        return max(FRAME_ROWS, min(self.selected_rows // FILTERED_FRAMES, most))
 
     @cached_property
     def tile_count(self) -> int:

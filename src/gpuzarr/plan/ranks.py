@@ -166,6 +166,6 @@ def _runs(plan: ScanPlan, start: int, stop: int, wanted: int, most: int) -> Iter
             if size <= most:
                 yield size, size
                 continue
-            for number, run in enumerate(split(tile, wanted)):
+            for number, run in enumerate(split(tile, wanted, most)):
                 rows = math.prod(count(p) for p in run)
                 yield rows, size if number == 0 else rows
