@@ -1,4 +1,4 @@
-"""Small Zstandard chunks that are decoded in one call: the same as one by one, for whatever is stored."""
+"""Small chunks that are decoded together: the same as one by one, for whatever is stored."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 import numcodecs
 import numpy as np
 import pytest
+import zarr.codecs as zc
 import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
@@ -17,6 +18,7 @@ from support_counting import CountingStore
 from gpuzarr.codecs.zstd_joined import decode_joined, is_one_frame
 from gpuzarr.errors import ChunkError
 from gpuzarr.reader import ChunkReader, Joined
+from gpuzarr.reader.needs import NeedsMemory
 from gpuzarr.statistics import ScanStatistics
 
 SIZES = [1, 255, 256, 300, 4096, 65_791, 65_792, 140_000]
@@ -129,11 +131,19 @@ def read(written: Written, how: str) -> tuple[dict[int, bytes | None], ChunkErro
     return placed, error, statistics.as_dict(), store.requests
 
 
-@pytest.mark.parametrize("shards", [None, (40, 40), (20, 30)], ids=str)
-@pytest.mark.parametrize("checksum", [False, True])
-def test_readers(shards, checksum):
-    import zarr.codecs as zc
+CODECS: dict[str, Any] = {
+    "zstd": zc.ZstdCodec(level=1),
+    "zstd-checksum": zc.ZstdCodec(level=1, checksum=True),
+    "blosc-lz4": zc.BloscCodec(cname="lz4"),
+    "blosc-zstd": zc.BloscCodec(cname="zstd", shuffle="bitshuffle"),
+    "blosc-stored": zc.BloscCodec(clevel=0),
+    "gzip": zc.GzipCodec(level=1),
+}
 
+
+@pytest.mark.parametrize("shards", [None, (40, 40), (20, 30)], ids=str)
+@pytest.mark.parametrize("codec", CODECS)
+def test_readers(shards, codec):
     data = np.cumsum(np.random.default_rng(3).integers(0, 3, (90, 70)), axis=0).astype("<f4")
     data[20:30, :40] = 0  # not stored
     written = write(
@@ -141,7 +151,7 @@ def test_readers(shards, checksum):
         chunks=(10, 10),
         shards=None if shards is None else {"shape": shards, "index_location": "end"},
         fill_value=0,
-        compressors=[zc.ZstdCodec(level=1, checksum=checksum)],
+        compressors=[CODECS[codec]],
     )
     how = "objects" if shards is None else "shards"
     slow, fast = read(written, "alone"), read(written, how)
@@ -152,16 +162,15 @@ def test_readers(shards, checksum):
 
 @pytest.mark.parametrize("sharded", [False, True])
 @pytest.mark.parametrize("damage", ["cut", "flip", "longer"])
-def test_the_error_is_that_of_the_damaged_chunk(sharded, damage):
-    import zarr.codecs as zc
-
+@pytest.mark.parametrize("codec", ["zstd-checksum", "blosc-lz4", "gzip"])
+def test_the_error_is_that_of_the_damaged_chunk(sharded, damage, codec):
     data = np.random.default_rng(4).integers(0, 9, (40, 40)).astype("<i4")
     written = write(
         data,
         chunks=(10, 10),
         shards={"shape": (40, 40), "index_location": "end"} if sharded else None,
         fill_value=-1,
-        compressors=[zc.ZstdCodec(level=1, checksum=True)],
+        compressors=[CODECS[codec]],
     )
     objects = written.store.objects
     key = next(k for k in sorted(objects) if "c/" in k)
@@ -174,7 +183,11 @@ def test_the_error_is_that_of_the_damaged_chunk(sharded, damage):
         raw += b"123"
     objects[key] = bytes(raw)
     slow, fast = read(written, "alone"), read(written, "shards" if sharded else "objects")
-    assert slow[1] is not None
+    if slow[1] is None:  # it has no checksum
+        assert codec == "blosc-lz4"
+        assert damage == "flip" or sharded
+        assert fast == slow
+        return
     assert fast[1] is not None
     assert (fast[1].kind, fast[1].key, fast[1].byte_range, str(fast[1])) == (
         slow[1].kind,
@@ -182,3 +195,36 @@ def test_the_error_is_that_of_the_damaged_chunk(sharded, damage):
         slow[1].byte_range,
         str(slow[1]),
     )
+
+
+@pytest.mark.parametrize("is_local", [True, False])
+@pytest.mark.parametrize("side", [100, 128, 160, 181, 222, 256, 512])
+def test_chunks_that_are_joined_would_not_be_divided(side, is_local, monkeypatch):
+    """What is known of all chunks of an array beforehand is what plans chunk by chunk come to."""
+    rng = np.random.default_rng(side)
+    data = rng.integers(0, 1 << 12, (2 * side, side)).astype("<f4")
+    options = {"compressors": [zc.BloscCodec(cname="lz4", blocksize=8192)], "fill_value": None, "is_local": is_local}
+    written = write(data, chunks=(side, side), **options)
+    indices = written.indices()
+    boxes = np.array([[(5, 6), (0, side)], [(0, side), (3, 5)]], np.int64)
+
+    def requests() -> tuple[list[Any], list[Any], bool]:
+        store = CountingStore(written.store)
+        reader = written.reader(ScanStatistics(), store)
+        bills = [reader.stored_bytes(group, indices, boxes) for group in reader.groups(indices)]
+        asked = [(r.method, r.key, r.start, r.length) for r in store.requests if r.method != "size"]
+        store.requests.clear()
+        for group in reader.groups(indices):
+            reader.read(group, indices, lambda _p, _a: None, boxes=boxes)
+        asked += [(r.method, r.key, r.start, r.length) for r in store.requests]
+        assert not (reader.joins_objects and reader._needs.divides)
+        return bills, asked, not reader._needs.divides
+
+    found = requests()
+    monkeypatch.setattr(NeedsMemory, "divides", True)
+    planned = requests()
+    assert found[0] == planned[0]
+    assert found[2] == (side < 222 or not is_local)
+    if found[2]:
+        assert not any(start for _, _, start, _ in planned[1])
+        assert found[1] == planned[1]

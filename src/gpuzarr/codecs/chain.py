@@ -11,7 +11,7 @@ import numpy as np
 from gpuzarr.codecs import blosc
 from gpuzarr.codecs.bytes_blosc import Blosc, decode_blocks, is_divisible, touched_blocks
 from gpuzarr.codecs.canvas import Canvas
-from gpuzarr.codecs.compressors import Zstd
+from gpuzarr.codecs.compressors import Gzip, Lz4, Zlib, Zstd
 from gpuzarr.codecs.filters import FlatBytes, Transpose
 from gpuzarr.codecs.layout import Box, StoredLayout, covers
 from gpuzarr.codecs.sharding import ShardLayout
@@ -160,14 +160,14 @@ class CodecChain:
 
     @cached_property
     def is_joinable(self) -> bool:
-        """Whether several small chunks can be decoded in one call, see `gpuzarr.codecs.zstd_joined`."""
+        """Whether several small chunks can be decoded in one call, see `gpuzarr.codecs.joined`."""
         layout = self.layout
         return (
             layout is not None
             and layout.is_c_order
             and layout.dtype.isnative
             and len(self.byte_steps) == 1
-            and isinstance(self.byte_steps[0], Zstd)
+            and isinstance(self.byte_steps[0], (Zstd, Blosc, Lz4, Gzip, Zlib))
             and 0 < self.chunk_nbytes < _WORTH_JOINING
         )
 

@@ -16,7 +16,17 @@ from gpuzarr.plan.limit import RowLimit, prefix_picks, rows_before
 from gpuzarr.predicate import Node
 from gpuzarr.table.model import Table
 
-__all__ = ["FILTERED_CELLS", "FILTERED_FRAMES", "FRAME_ROWS", "MAX_FRAME_ROWS", "Filter", "Frame", "Piece", "ScanPlan", "Tile"]
+__all__ = [
+    "FILTERED_CELLS",
+    "FILTERED_FRAMES",
+    "FRAME_ROWS",
+    "MAX_FRAME_ROWS",
+    "Filter",
+    "Frame",
+    "Piece",
+    "ScanPlan",
+    "Tile",
+]
 
 FRAME_ROWS = 2**18
 """Tiles are put together until a frame holds about this many selected rows."""

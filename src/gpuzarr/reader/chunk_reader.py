@@ -134,7 +134,7 @@ class ChunkReader:
             for position in group.positions.tolist():
                 self._direct.plain(self._into, group.key, position, place, out_for, boxes)
             return
-        if skip is None and (boxes is None or not self._chain.is_divisible):
+        if skip is None and (boxes is None or not self._needs.divides):
             boxes = None if self._chain.decodes_whole else boxes
             if not self._chain.is_sharded:
                 for position in group.positions.tolist():
@@ -261,7 +261,7 @@ class ChunkReader:
         count = math.prod(inside)
         if 4 * len(positions) < 3 * count or count * chain.chunk_nbytes > _WHOLE_SHARD_NBYTES:
             return False
-        if boxes is None or not chain.is_divisible or chain.chunk_nbytes <= self._requests.costs.least_saved:
+        if boxes is None or not self._needs.divides:
             return True
         cells = np.prod(boxes[positions, :, 1] - boxes[positions, :, 0], axis=1).sum()
         return bool(2 * cells >= len(positions) * math.prod(chain.chunk_shape))

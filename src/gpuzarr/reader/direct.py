@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from gpuzarr.codecs.canvas import Canvas
+from gpuzarr.codecs.joined import decode_joined
 from gpuzarr.codecs.steps import Bytes, as_bytes
-from gpuzarr.codecs.zstd_joined import decode_joined
 from gpuzarr.errors import ChunkError, GpuzarrError
 from gpuzarr.reader.access import ArrayAccess, batches, foreign_error
 from gpuzarr.reader.groups import ChunkGroup
@@ -45,7 +45,7 @@ class DirectReads:
     @property
     def joins_objects(self) -> bool:
         """Whether chunks of several objects can be decoded in one call, see `objects_joined`."""
-        return self._chain.is_joinable and not self._chain.is_sharded
+        return self._chain.is_joinable and not self._chain.is_sharded and not self._needs.divides
 
     def objects_joined(self, groups: Sequence[ChunkGroup], joined: Joined) -> None:
         """Chunks of several objects, see `ChunkReader.read_joined`."""
@@ -72,7 +72,7 @@ class DirectReads:
         chunks = [bytes(data) for _, _, data in found]
         room = joined.room(len(chunks))
         nbytes = sum(map(len, chunks))
-        if decode_joined(chunks, room):
+        if decode_joined(self._chain, chunks, room):
             self._statistics.add(requests=len(chunks), bytes_read=nbytes, **self._decoded(len(chunks)))
             for number, (_, position, _) in enumerate(found):
                 joined.place(position, room[number])
@@ -215,7 +215,7 @@ class DirectReads:
         for first in range(0, len(chunks), most):
             batch, stored = chunks[first : first + most], pieces[first : first + most]
             room = joined.room(len(batch))
-            if decode_joined(stored, room):
+            if decode_joined(self._chain, stored, room):
                 self._statistics.add(**self._decoded(len(batch)))
                 for number, (position, _, _) in enumerate(batch):
                     joined.place(position, room[number])

@@ -17,7 +17,7 @@ from gpuzarr.codecs.canvas import Canvas
 from gpuzarr.codecs.chain import CodecChain
 from gpuzarr.codecs.steps import Bytes
 from gpuzarr.errors import ChunkError
-from gpuzarr.reader.needs import BoxNeeds, NeedsMemory
+from gpuzarr.reader.needs import BoxNeeds, NeedsMemory, expected_nbytes
 from gpuzarr.reader.policy import ReadCosts
 from gpuzarr.reader.requests import ObjectRequests, Range, request_count
 
@@ -113,7 +113,7 @@ class FetchPlanner:
         """
         fetches: list[ChunkFetch] = []
         probes: list[_Probe] = []
-        divides = self._chain.is_divisible and self._chain.chunk_nbytes > self._costs.least_saved
+        divides = self._memory.divides
         for position, start, length in chunks:
             needs = self._memory.of(boxes, position)
             if needs is None or not divides:
@@ -177,7 +177,7 @@ class FetchPlanner:
         assert layout is not None
         blocksize = predicted_blocksize(codec, layout.nbytes)
         table = blosc.HEADER_NBYTES + 4 * -(-layout.nbytes // blocksize)
-        whole = length if length is not None else layout.nbytes // 2  # what shuffled floats often come to
+        whole = length if length is not None else expected_nbytes(layout.nbytes)
         touched = len(needs.blocks(blocksize)) * blocksize
         needed = table + int(whole * min(1.0, touched / layout.nbytes))
         if table >= whole or not self._costs.pays(whole, needed, 2, 1):

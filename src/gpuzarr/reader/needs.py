@@ -13,11 +13,16 @@ from gpuzarr.codecs.layout import Box, covers
 from gpuzarr.reader.policy import ReadCosts
 from gpuzarr.reader.requests import Range
 
-__all__ = ["BoxNeeds", "NeedsMemory"]
+__all__ = ["BoxNeeds", "NeedsMemory", "expected_nbytes"]
 
 Int64Array = npt.NDArray[np.int64]
 
 _MOST_BOXES = 64
+
+
+def expected_nbytes(nbytes: int) -> int:
+    """Stored bytes to expect of a Blosc chunk before anything of it is read: what shuffled floats often come to."""
+    return nbytes // 2
 
 
 class BoxNeeds:
@@ -86,6 +91,16 @@ class NeedsMemory:
         self._chain = chain
         self._costs = costs
         self._known: dict[bytes, BoxNeeds | None] = {}
+
+    @cached_property
+    def divides(self) -> bool:
+        """Whether a part of a chunk is ever read alone, see `ReadCosts`: else the chunks are read whole, whatever is needed."""
+        chain, costs = self._chain, self._costs
+        if not chain.is_divisible or chain.chunk_nbytes <= costs.least_saved:
+            return False
+        if chain.blosc_codec is None or chain.is_sharded:
+            return True
+        return costs.pays(expected_nbytes(chain.chunk_nbytes), 0, 2, 1)
 
     def of(self, boxes: Int64Array | None, position: int) -> BoxNeeds | None:
         """What a chunk needs, boxes int64 ``(n, ndim, 2)``; None: all of it."""
