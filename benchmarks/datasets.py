@@ -58,6 +58,7 @@ CATALOGUE: dict[str, Layout] = {
         Layout("cube", _MEDIUM, about="Zarr v3, Zstandard, chunks of about 1 MB"),
         Layout("large-chunks", _LARGE, about="Zstandard, chunks of about 8 MB"),
         Layout("small-chunks", _SMALL, about="Zstandard, chunks of about 66 kB"),
+        Layout("small-blosc", _SMALL, "blosc-lz4", about="Blosc-LZ4, chunks of about 66 kB"),
         Layout("series-chunks", (-1, 19, 18), about="Zstandard, chunks that hold all times of few cells"),
         Layout("shards", _SMALL, shard=(32, 184, 360), about="66 kB chunks in shards, Zstandard"),
         Layout("blosc-lz4", _LARGE, "blosc-lz4", about="Blosc-LZ4 with byte shuffle, chunks of about 8 MB"),

@@ -153,7 +153,7 @@ def _zarr_codecs(chain: Chain) -> dict[str, Any]:
 def _gpuzarr(about: Mapping[str, Any], threads: int) -> Read:
     from gpuzarr.api import open_dataset
     from gpuzarr.device.loading import TASK_BYTES
-    from gpuzarr.reader import ChunkGroup, ChunkReader
+    from gpuzarr.reader import ChunkGroup, ChunkReader, Joined
     from gpuzarr.statistics import ScanStatistics
 
     dataset = open_dataset(about["store"])
@@ -171,6 +171,12 @@ def _gpuzarr(about: Mapping[str, Any], threads: int) -> Read:
         chunk: NDArray[Any] = own.chunk
         return chunk
 
+    def room(chunks: int) -> NDArray[Any]:
+        if chunks > len(getattr(own, "chunks", ())):
+            own.chunks = np.empty((chunks, *chain.chunk_shape), array.dtype.numpy)
+        some: NDArray[Any] = own.chunks[:chunks]
+        return some
+
     def read() -> Values:
         out = np.empty(array.shape, np.float32)
         reader = ChunkReader(dataset.store, array, chain, ScanStatistics())
@@ -178,9 +184,14 @@ def _gpuzarr(about: Mapping[str, Any], threads: int) -> Read:
         def place(position: int, chunk: NDArray[Any] | None) -> None:
             _put(out, indices[position].tolist(), chain.chunk_shape, 0 if chunk is None else chunk)
 
+        joined = Joined(room, place)
+
         def run(groups: list[ChunkGroup]) -> None:
+            if reader.joins_objects and len(groups) > 1:  # as scans do
+                reader.read_joined(groups, joined)
+                return
             for group in groups:
-                reader.read(group, indices, place, out_for=None if chain.is_plain else scratch)
+                reader.read(group, indices, place, out_for=None if chain.is_plain else scratch, joined=joined)
 
         groups = reader.groups(indices)
         together = 1 if chain.is_sharded else max(1, TASK_BYTES // chain.chunk_nbytes)
