@@ -21,6 +21,7 @@ from gpuzarr.device.frame_memory import FrameMemory
 from gpuzarr.device.loading import (
     TASK_BYTES,
     ChunkedColumn,
+    FrameChunks,
     FullLoad,
     Load,
     RowLoad,
@@ -238,6 +239,7 @@ class FrameJob:
         self._left = 0
         self._lock = threading.Lock()
         self._next: Callable[[], None] | None = None
+        self._chunks: dict[Any, FrameChunks] = {}
 
     # -- running -------------------------------------------------------------------------------------------------
 
@@ -300,7 +302,9 @@ class FrameJob:
     def _load_full(self, sources: dict[str, ChunkedColumn], then: Callable[[], None]) -> None:
         device, tasks, waits = self.device, [], []
         for path, source in sources.items():
-            load, more, others = begin_full(source, self.frame, device.shared, device.scratch, together=device.together)
+            load, more, others = begin_full(
+                source, self.frame, device.shared, device.scratch, together=device.together, known=self._chunks
+            )
             self.loads[path] = load
             tasks += more
             waits += others
@@ -469,6 +473,7 @@ class FrameJob:
 
     def _finish(self, frames: list[pl.DataFrame]) -> None:
         self.loads.clear()
+        self._chunks.clear()
         self.places = None
         if frames:
             self.device.statistics.add(rows=sum(f.height for f in frames))

@@ -327,23 +327,57 @@ class Requests:
             self.claims.append((index, future))
 
 
-def full_requests(source: ChunkedColumn, frame: Frame, shared: SharedChunks) -> Requests:
-    """What all rows of a frame need of a column."""
-    out = Requests(np.empty((0, len(source.column.dims)), np.int64), None, [])
-    indices = [out.own]
+@dataclass(frozen=True)
+class FrameChunks:
+    """Chunks under a frame: the same for all columns of one chunk grid.
+
+    Parameters
+    ----------
+    own, boxes, places
+        Those that no other frame needs, see `Requests`.
+    others
+        The others: grid index and what the frame takes.
+    """
+
+    own: np.ndarray
+    boxes: np.ndarray | None
+    places: list[tuple[int, ChunkPart]]
+    others: list[tuple[tuple[int, ...], tuple[int, ChunkPart]]]
+
+
+def frame_chunks(source: ChunkedColumn, frame: Frame) -> FrameChunks:
+    """The chunks of a column that all rows of a frame need."""
+    indices = [np.empty((0, len(source.column.dims)), np.int64)]
+    places: list[tuple[int, ChunkPart]] = []
+    others: list[tuple[tuple[int, ...], tuple[int, ChunkPart]]] = []
     for number, piece in enumerate(frame.pieces):
         chunks = piece_chunks(source.column, source.dims, piece)
         if source.is_direct and piece.whole:
             indices.append(chunks.indices)
-            out.places += [(number, part) for part in chunks.parts]
-            continue
-        for row, part in zip(chunks.indices.tolist(), chunks.parts, strict=True):
-            out.add_shared(source, shared, tuple(row), (number, part))
-    out.own = np.concatenate(indices)
-    shape = source.chain.chunk_shape
-    if not all(part.whole for _, part in out.places):
-        boxes = np.array([part.box() for _, part in out.places], np.int64)
-        out.boxes = boxes.reshape(len(out.places), len(shape), 2)
+            places += [(number, part) for part in chunks.parts]
+        else:
+            rows = zip(chunks.indices.tolist(), chunks.parts, strict=True)
+            others += [(tuple(row), (number, part)) for row, part in rows]
+    boxes = None
+    if not all(part.whole for _, part in places):
+        boxes = np.array([part.box() for _, part in places], np.int64)
+        boxes = boxes.reshape(len(places), len(source.chain.chunk_shape), 2)
+    return FrameChunks(np.concatenate(indices), boxes, places, others)
+
+
+def full_requests(
+    source: ChunkedColumn, frame: Frame, shared: SharedChunks, known: dict[Any, FrameChunks] | None = None
+) -> Requests:
+    """What all rows of a frame need of a column; ``known`` keeps what other columns of the frame have in common with it."""
+    key = (source.column.dims, source.chain.chunk_shape, source.is_direct)
+    found = None if known is None else known.get(key)
+    if found is None:
+        found = frame_chunks(source, frame)
+        if known is not None:
+            known[key] = found
+    out = Requests(found.own, found.boxes, found.places)
+    for index, taken in found.others:
+        out.add_shared(source, shared, index, taken)
     return out
 
 
@@ -369,11 +403,17 @@ def row_requests(
 
 
 def begin_full(
-    source: ChunkedColumn, frame: Frame, shared: SharedChunks, scratch: Scratch, *, together: int
+    source: ChunkedColumn,
+    frame: Frame,
+    shared: SharedChunks,
+    scratch: Scratch,
+    *,
+    together: int,
+    known: dict[Any, FrameChunks] | None = None,
 ) -> tuple[FullLoad, list[Task], list[Future[Any]]]:
     """Start loading a column for all rows of a frame: what to run, and which shared chunks of others to wait for."""
     load = FullLoad.begin(source, frame)
-    requests = full_requests(source, frame, shared)
+    requests = full_requests(source, frame, shared, known)
     load.shared = requests.shared
     waits = [future for _, _, future in requests.shared]
     tasks = shared_tasks(source, requests.claims, together=together)
