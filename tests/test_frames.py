@@ -19,6 +19,7 @@ import gpuzarr
 from gpuzarr.api import open_dataset
 from gpuzarr.plan import model
 from gpuzarr.plan.model import Tile, split
+from gpuzarr.table.options import TableOptions
 
 
 def indices(picks: tuple[Any, ...]) -> list[tuple[int, ...]]:
@@ -72,7 +73,18 @@ def test_frames_of_filtered_scans(store: Any) -> None:
     assert sizes(["v"], passing, FILTERED_FRAMES=1) == [960] * 2
     assert sizes(["v"], passing, FILTERED_FRAMES=100) == [120] * 16
     assert sizes(["t", "v"], passing, FILTERED_CELLS=480) == [240] * 8
+    assert sizes(["w"], passing, FILTERED_CELLS=480) == [240] * 8  # the filter's cells are held as well
     assert sizes(["v"], passing & (pl.col("t") < 8)) == [240] * 4  # of what is left
+
+
+def test_fields_of_a_struct_count_for_frames_of_filtered_scans(store: Any) -> None:
+    inner = zarr.open_group(store).create_group("g")
+    for name in ("a", "b", "c"):
+        inner.create_array(name, shape=(16, 12, 10), chunks=(2, 6, 10), dtype="f8", dimension_names=("t", "y", "x"))
+    dataset = open_dataset(store, table=TableOptions(groups="struct"))
+    with mock.patch.multiple(model, FRAME_ROWS=60, MAX_FRAME_ROWS=960, FILTERED_FRAMES=1, FILTERED_CELLS=960):
+        plan = dataset.plan(["g"], pl.col("v") > 0, None, elementwise=True)
+        assert [frame.rows for frame in plan.frames()] == [240] * 8
 
 
 @pytest.mark.parametrize(

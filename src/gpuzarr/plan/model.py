@@ -39,7 +39,8 @@ FILTERED_FRAMES = 16
 their memory, and what each costs besides its rows is paid less often. Enough of them for all workers."""
 
 FILTERED_CELLS = 2**22
-"""Most cells of such a larger frame if all of its rows pass: several of them have to fit into a memory budget."""
+"""Most cells of such a larger frame if all of its rows pass, those of the filter and of every field of a struct among them:
+several of them have to fit into a memory budget."""
 
 _MOST_PICKS = 2**16
 """Tiles of all dimensions together up to which a plan keeps what they select; a grid of more is looked up tile by tile."""
@@ -126,7 +127,7 @@ class Frame:
 
 
 def split(tile: Tile, wanted: int, most: int) -> Iterator[tuple[Picks, ...]]:
-    """Runs of a large tile's cells, in C order: ``wanted`` rows at least, where that is not more than ``most``.
+    """Runs of a large tile's cells, in C order: ``wanted`` rows at least, unless one were of more than ``most`` then.
 
     Each is a frame then, and its cells lie together in a chunk that is as large as the tile.
     """
@@ -312,7 +313,9 @@ class ScanPlan:
         """Selected rows that a frame should hold."""
         if self.filter is None:
             return FRAME_ROWS
-        most = min(most, FILTERED_CELLS // max(1, len(self.projection)))
+        names = {*self.projection, *self.filter.columns}
+        cells = sum(self.table.by_name[name].leaf_count for name in names)
+        most = min(most, FILTERED_CELLS // max(1, cells))
         return max(FRAME_ROWS, min(self.selected_rows // FILTERED_FRAMES, most))
 
     @cached_property

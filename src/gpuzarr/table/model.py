@@ -62,6 +62,11 @@ class Column:
         """Whether the column is a dimension, an index or an auxiliary coordinate."""
         return self.role in ("dimension", "index", "auxiliary")
 
+    @property
+    def leaf_count(self) -> int:
+        """Columns that it is made of: itself, or the leaves of a struct."""
+        return sum(f.leaf_count for f in self.fields) if self.role == "struct" else 1
+
 
 @dataclass(frozen=True)
 class Table:
