@@ -19,6 +19,7 @@ import gpuzarr
 from gpuzarr.api import open_dataset
 from gpuzarr.plan import model
 from gpuzarr.plan.model import Tile, split
+from gpuzarr.statistics import ScanStatistics
 from gpuzarr.table.options import TableOptions
 
 
@@ -84,7 +85,12 @@ def test_fields_of_a_struct_count_for_frames_of_filtered_scans(store: Any) -> No
     dataset = open_dataset(store, table=TableOptions(groups="struct"))
     with mock.patch.multiple(model, FRAME_ROWS=60, MAX_FRAME_ROWS=960, FILTERED_FRAMES=1, FILTERED_CELLS=960):
         plan = dataset.plan(["g"], pl.col("v") > 0, None, elementwise=True)
-        assert [frame.rows for frame in plan.frames()] == [240] * 8
+        frames = list(plan.frames())
+    assert [frame.rows for frame in frames] == [240] * 8
+    device = dataset.device(plan, ScanStatistics())
+    chunks = 4 * 120 * 8  # at most, beside the cells: of each column, where it is decoded apart
+    assert 240 * (3 * 8 + 4) <= device.nbytes(frames[0]) <= 240 * (3 * 8 + 4) + chunks  # what the memory budget is for
+    device.close()
 
 
 @pytest.mark.parametrize(

@@ -164,7 +164,9 @@ class HostDevice:
 
     def nbytes(self, frame: Frame) -> int:
         """Bytes of the frame's columns and of the chunks that it alone decodes."""
-        row = sum(_itemsize(dtype) for name, dtype in self.plan.table.schema.items() if name in self.plan.projection)
+        wanted = self.plan.filter.columns if self.plan.filter is not None else ()
+        names = {*self.plan.projection, *wanted}
+        row = sum(_itemsize(dtype) for name, dtype in self.plan.table.schema.items() if name in names)
         scratch = sum(s.chain.chunk_nbytes for s in self.sources.values() if s.fixed and not s.in_place)
         return frame.rows * max(1, row) + scratch
 
@@ -511,7 +513,9 @@ def _rows_of(height: int) -> pl.DataFrame:
     return pl.DataFrame({"__gpuzarr_row": np.zeros(height, np.uint8)})
 
 
-def _itemsize(dtype: pl.DataType) -> int:
+def _itemsize(dtype: Any) -> int:
+    if isinstance(dtype, pl.Struct):
+        return sum(_itemsize(field.dtype) for field in dtype.fields)
     if dtype.is_nested():
         return 16
     if dtype in (pl.String, pl.Binary):
