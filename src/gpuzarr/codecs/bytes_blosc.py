@@ -82,13 +82,14 @@ def is_divisible(header: blosc.BloscHeader) -> bool:
 
 
 def touched_blocks(header_blocksize: int, runs: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """Ascending numbers of the blocks that hold some runs of bytes."""
+    """Ascending numbers of the blocks that hold some ascending runs of bytes."""
     if not len(runs):
         return np.empty(0, np.int64)
     first, last = runs[:, 0] // header_blocksize, (runs[:, 1] - 1) // header_blocksize
     counts = last - first + 1
     repeated = np.repeat(first - np.cumsum(counts) + counts, counts)
-    return np.unique(repeated + np.arange(int(counts.sum())))
+    numbers = repeated + np.arange(int(counts.sum()))
+    return numbers[np.diff(numbers, prepend=-1) > 0]  # a run may begin in the block that the one before it ends in
 
 
 def decode_blocks(

@@ -160,7 +160,7 @@ class CodecChain:
 
     @cached_property
     def is_joinable(self) -> bool:
-        """Whether several small chunks can be decoded in one call, see `gpuzarr.codecs.joined`."""
+        """Whether several small chunks can be decoded together, see `gpuzarr.codecs.joined`."""
         layout = self.layout
         return (
             layout is not None
@@ -170,6 +170,11 @@ class CodecChain:
             and isinstance(self.byte_steps[0], (Zstd, Blosc, Lz4, Gzip, Zlib))
             and 0 < self.chunk_nbytes < _WORTH_JOINING
         )
+
+    @cached_property
+    def joins_in_one_call(self) -> bool:
+        """Whether that takes one call of the decoder, so that threads seldom wait for each other."""
+        return self.is_joinable and isinstance(self.byte_steps[0], Zstd)
 
     @cached_property
     def _stages(self) -> tuple[tuple[tuple[int, ...], np.dtype[Any]], ...]:

@@ -77,7 +77,8 @@ class ChunksWanted:
     def calls(self) -> int:
         """About how often a decoder is called."""
         chain = self.source.chain
-        return -(-len(self.indices) * chain.chunk_nbytes // TASK_BYTES) if chain.is_joinable else len(self.indices)
+        chunks = len(self.indices)
+        return -(-chunks * chain.chunk_nbytes // TASK_BYTES) if chain.joins_in_one_call else chunks
 
 
 class SmallScan:
