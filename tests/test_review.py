@@ -240,7 +240,7 @@ def test_a_pool_works_with_the_threads_that_the_system_has(monkeypatch):
     pool.close()
     assert len(started) == 2
     none = WorkPool(2)
-    with pytest.raises(RuntimeError):
+    with pytest.raises(gpuzarr.errors.ResourceError, match="starts no thread"):
         none.submit(0, lambda: None)
     none.close()
     assert (pool.workers, pool.refused) == (2, True)

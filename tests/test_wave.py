@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from support_wave import wave_device
 
 from gpuzarr.api import open_dataset
 from gpuzarr.codecs.batch_host import HostBatchDecoder
+from gpuzarr.device import wave_schedule
+from gpuzarr.device.pool import FEWER_THREADS, WorkPool
 from gpuzarr.device.runtime_host import HostRuntime
 from gpuzarr.device.wave import WaveDevice
 from gpuzarr.errors import ChunkError, Kind, ResourceError
@@ -291,3 +294,19 @@ def _flipped(data: bytearray) -> bytearray:
     for at in range(len(out) // 3, len(out), max(1, len(out) // 5)):
         out[at] ^= 0xFF
     return out
+
+
+def test_scans_note_that_waves_had_fewer_threads(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Refused(WorkPool):
+        """As if the system had started fewer threads than were wanted."""
+
+        def submit(self, priority: int, task: Callable[[], None]) -> None:
+            super().submit(priority, task)
+            self.refused = True
+
+    monkeypatch.setattr(wave_schedule, "WorkPool", Refused)
+    dataset = opened(folder)
+    plan = dataset.plan(["zstd"], None, None, elementwise=True)
+    statistics = ScanStatistics()
+    list(run(plan.frames(), wave_device(dataset, plan, statistics, HostRuntime()), budget=dataset.budget))
+    assert FEWER_THREADS in statistics.notes

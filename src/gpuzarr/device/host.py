@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, wait
@@ -36,13 +37,15 @@ from gpuzarr.device.shared_chunks import SharedChunks
 from gpuzarr.device.tabulated import TabulatedFilter, decoded, tabulated
 from gpuzarr.errors import ScanCancelled
 from gpuzarr.options import ScanOptions
+from gpuzarr.plan.axis import chunks_touched
 from gpuzarr.plan.model import FRAME_ROWS, Frame, ScanPlan
 from gpuzarr.reader import ChunkReader
 from gpuzarr.statistics import ScanStatistics
 from gpuzarr.table.coordinates import Coordinates
 from gpuzarr.table.model import Column
+from gpuzarr.table.row_bytes import nbytes_of
 
-__all__ = ["FrameJob", "HostDevice", "chunked_leaves", "data_frame", "limit_mask"]
+__all__ = ["FrameJob", "HostDevice", "data_frame", "limit_mask"]
 
 GATHER_BELOW = 0.3
 """Share of surviving rows below which cells are gathered one by one; above, whole frames are assembled and filtered."""
@@ -51,13 +54,6 @@ EAGER_AFTER = 4
 """Filtered frames after which a scan whose survivors touch nearly all chunks stops reading in two phases."""
 
 EAGER_SHARE = 0.8
-
-
-def chunked_leaves(column: Column) -> tuple[Column, ...]:
-    """The columns with chunks of their own that a column is made of: itself, or the leaves of a struct."""
-    if column.role != "struct":
-        return (column,)
-    return tuple(leaf for field in column.fields for leaf in chunked_leaves(field))
 
 
 class HostDevice:
@@ -107,7 +103,7 @@ class HostDevice:
         def chunked(names: Sequence[str]) -> dict[str, ChunkedColumn]:
             out = {}
             for name in names:
-                for leaf in chunked_leaves(plan.table.by_name[name]):
+                for leaf in plan.table.by_name[name].leaves:
                     if leaf.array is None or coordinates.holds(leaf):
                         continue
                     path = leaf.array.path
@@ -166,9 +162,9 @@ class HostDevice:
         """Bytes of the frame's columns and of the chunks that it alone decodes."""
         wanted = self.plan.filter.columns if self.plan.filter is not None else ()
         names = {*self.plan.projection, *wanted}
-        row = sum(_itemsize(dtype) for name, dtype in self.plan.table.schema.items() if name in names)
+        row = nbytes_of(self.plan.table.schema[name] for name in names)
         scratch = sum(s.chain.chunk_nbytes for s in self.sources.values() if s.fixed and not s.in_place)
-        return frame.rows * max(1, row) + scratch
+        return frame.rows * row + scratch
 
     def retire(self, frame: Frame) -> None:
         """Free what only frames up to this one needed."""
@@ -513,31 +509,8 @@ def _rows_of(height: int) -> pl.DataFrame:
     return pl.DataFrame({"__gpuzarr_row": np.zeros(height, np.uint8)})
 
 
-def _itemsize(dtype: Any) -> int:
-    if isinstance(dtype, pl.Struct):
-        return sum(_itemsize(field.dtype) for field in dtype.fields)
-    if dtype.is_nested():
-        return 16
-    if dtype in (pl.String, pl.Binary):
-        return 32
-    return {
-        pl.Boolean: 1,
-        pl.Int8: 1,
-        pl.UInt8: 1,
-        pl.Int16: 2,
-        pl.UInt16: 2,
-        pl.Int32: 4,
-        pl.UInt32: 4,
-        pl.Float32: 4,
-    }.get(type(dtype), 8)
-
-
 def _chunks_under(source: ChunkedColumn, piece: Any) -> int:
-    from math import prod
-
-    from gpuzarr.plan.axis import chunks_touched
-
-    return prod(
+    return math.prod(
         chunks_touched(piece.picks[source.dims[n]], c)
         for n, c in zip(source.column.dims, source.chain.chunk_shape, strict=True)
     )

@@ -9,6 +9,8 @@ import time
 from collections import deque
 from collections.abc import Callable
 
+from gpuzarr.errors import ResourceError
+
 __all__ = ["FEWER_THREADS", "InlinePool", "WorkPool"]
 
 FEWER_THREADS = "the system started fewer threads than were wanted: it may have run out of them"
@@ -43,10 +45,11 @@ class WorkPool:
                 thread = threading.Thread(target=self._run, name=f"gpuzarr-worker-{len(self._threads)}", daemon=True)
                 try:
                     thread.start()
-                except RuntimeError:  # the system has no more of them: those that run do the work
+                except RuntimeError as error:  # the system has no more of them: those that run do the work
                     if not self._threads:
                         self._tasks.clear()
-                        raise
+                        message = f"The system starts no thread to read in; raise its limit of threads. {error}"
+                        raise ResourceError(message) from error
                     self.workers, self.refused = len(self._threads), True
                 else:
                     self._threads.append(thread)

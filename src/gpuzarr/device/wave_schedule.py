@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from gpuzarr.device.loading import Task
 from gpuzarr.device.memory_pool import DirectMemory, DirectPool, PinnedPool
-from gpuzarr.device.pool import WorkPool
+from gpuzarr.device.pool import FEWER_THREADS, WorkPool
 from gpuzarr.device.runtime import Bytes, DeviceMemoryError, Runtime, Stream
 from gpuzarr.device.wave_arena import DeviceArena, HostArena, device_arena_nbytes, fits_device_arena
 from gpuzarr.device.wave_decode import DecodedWave, decode
@@ -412,3 +412,5 @@ class WaveScheduler:
             self._waiting.clear()
         self.gate.close()
         self.workers.close()
+        if self.workers.refused:
+            self._statistics.note(FEWER_THREADS)

@@ -314,7 +314,7 @@ class ScanPlan:
         if self.filter is None:
             return FRAME_ROWS
         names = {*self.projection, *self.filter.columns}
-        cells = sum(self.table.by_name[name].leaf_count for name in names)
+        cells = sum(len(self.table.by_name[name].leaves) for name in names)
         most = min(most, FILTERED_CELLS // max(1, cells))
         return max(FRAME_ROWS, min(self.selected_rows // FILTERED_FRAMES, most))
 

@@ -443,7 +443,7 @@ def _array_bill(scan: TracedScan, path: str, column: Column, max_lookups: int) -
     assert column.array is not None
     assert column.chain is not None
     in_filter = plan.filter is not None and any(
-        column is leaf for name in plan.filter.columns for leaf in _leaves(plan.table.by_name[name])
+        column is leaf for name in plan.filter.columns for leaf in plan.table.by_name[name].leaves
     )
     chunks = chunk_count(column, plan)
     requests: int | None = None
@@ -477,12 +477,6 @@ def _array_bill(scan: TracedScan, path: str, column: Column, max_lookups: int) -
         route=column.chain.describe(),
         repeats=plan.table.rows // own if own else 0,
     )
-
-
-def _leaves(column: Column) -> tuple[Column, ...]:
-    from gpuzarr.device.host import chunked_leaves
-
-    return chunked_leaves(column)
 
 
 def _total(parts: list[int | None]) -> int | None:

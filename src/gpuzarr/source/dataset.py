@@ -12,7 +12,7 @@ import polars as pl
 
 from gpuzarr.device.base import Device
 from gpuzarr.device.coordinate_scan import CoordinateScan
-from gpuzarr.device.host import HostDevice, chunked_leaves
+from gpuzarr.device.host import HostDevice
 from gpuzarr.device.small import SmallScan
 from gpuzarr.errors import GpuzarrError
 from gpuzarr.executor.loop import DEFAULT_BUDGET, run
@@ -65,7 +65,7 @@ def chunked_columns(plan: ScanPlan, coordinates: Coordinates) -> dict[str, Colum
     """Columns whose chunks a plan reads, by array path: of the projection and of the filter, struct fields one by one."""
     out: dict[str, Column] = {}
     for name in (*plan.projection, *(plan.filter.columns if plan.filter is not None else ())):
-        for leaf in chunked_leaves(plan.table.by_name[name]):
+        for leaf in plan.table.by_name[name].leaves:
             if leaf.array is not None and not coordinates.holds(leaf):
                 out[leaf.array.path] = leaf
     return out

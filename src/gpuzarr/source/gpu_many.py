@@ -26,10 +26,10 @@ from gpuzarr.source.gpu_source import (
     device_chunks,
     frame_rows,
     host_chunks,
-    nbytes_of,
     share_of_tiles,
 )
 from gpuzarr.source.tracing import Trace, TracedScan
+from gpuzarr.table.row_bytes import nbytes_of
 
 __all__ = ["BoundStores"]
 

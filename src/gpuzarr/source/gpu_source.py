@@ -10,7 +10,7 @@ may be asked for from different threads, and several calls may run at once.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar
@@ -26,6 +26,7 @@ from gpuzarr.source.dataset import Dataset
 from gpuzarr.source.polars_source import refuse_fork
 from gpuzarr.source.tracing import Trace, TracedScan
 from gpuzarr.statistics import ScanStatistics
+from gpuzarr.table.row_bytes import nbytes_of
 
 __all__ = [
     "DEFAULT_FRAME_BYTES",
@@ -37,7 +38,6 @@ __all__ = [
     "device_chunks",
     "frame_rows",
     "host_chunks",
-    "nbytes_of",
     "reads_on_device",
     "row_nbytes",
     "share_of_rank",
@@ -88,25 +88,6 @@ class FrameSource(Protocol):
 def row_nbytes(plan: ScanPlan) -> int:
     """Bytes of a row of the output on the device; an estimate for strings."""
     return nbytes_of(plan.table.schema[name] for name in plan.projection)
-
-
-def nbytes_of(dtypes: Iterable[Any]) -> int:
-    """Bytes of a row of columns of some types, at least 1."""
-    return max(1, sum(map(_nbytes, dtypes)))
-
-
-_FOUR = (pl.Int32, pl.UInt32, pl.Float32, pl.Date)
-
-
-def _nbytes(dtype: Any) -> int:
-    if isinstance(dtype, pl.Struct):
-        return sum(_nbytes(field.dtype) for field in dtype.fields)
-    if dtype in (pl.String, pl.Binary):
-        return 32
-    for size, group in ((1, (pl.Boolean, pl.Int8, pl.UInt8)), (2, (pl.Int16, pl.UInt16)), (4, _FOUR)):
-        if dtype in group:
-            return size
-    return 8
 
 
 def share_of_rank(plan: ScanPlan, rank: int, nranks: int, frame_bytes: int) -> Share:

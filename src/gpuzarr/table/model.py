@@ -63,9 +63,9 @@ class Column:
         return self.role in ("dimension", "index", "auxiliary")
 
     @property
-    def leaf_count(self) -> int:
-        """Columns that it is made of: itself, or the leaves of a struct."""
-        return sum(f.leaf_count for f in self.fields) if self.role == "struct" else 1
+    def leaves(self) -> tuple[Column, ...]:
+        """The columns that it is made of: itself, or the leaves of a struct."""
+        return tuple(leaf for f in self.fields for leaf in f.leaves) if self.role == "struct" else (self,)
 
 
 @dataclass(frozen=True)
